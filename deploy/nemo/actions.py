@@ -16,13 +16,16 @@ _log = logging.getLogger(__name__)
 
 @action(name="check_with_sae_monitor", is_system_action=True)
 async def check_with_sae_monitor(
-    text: Any = None, rail: str = "input", config: Any = None, **_: Any
+    text: Any = None, calls: Any = None, rail: str = "input", config: Any = None, **_: Any
 ) -> RailOutcome:
-    """Block what a policy blocks, and what could not be checked where `on_unreachable` is `closed`."""
+    """Block what a policy blocks, and what could not be checked where `on_unreachable` is `closed`.
+
+    `text` is that of a message, `calls` are calls of tools.
+    """
     settings = (getattr(config, "custom_data", None) or {}).get("sae_monitor", {})
     try:
-        body = _asked(text, rail)
-        if not (body["texts"] or body["images"]):
+        body = _asked(text, rail) | {"tool_calls": list(calls or ())}
+        if not (body["texts"] or body["images"] or body["tool_calls"]):
             return RailOutcome.allow()
         found = await _answer(settings, body)
         if found["action"] == "NONE":

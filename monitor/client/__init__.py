@@ -13,6 +13,7 @@ What another server writes is scored while it writes it, and comes out as far as
             print(piece.text, end="")
         print(stream.final.verdict)
 
+A piece may say which call of a tool it belongs to (`TextPiece.call`): each is scored as if it were the whole answer.
 `ChatMonitor` does that for chats with a server of the OpenAI API, and `guarded_verdict` reads what a guard says of an
 answer.
 

@@ -49,6 +49,8 @@ class ChatEnding:
     """What the policy that blocked wants to be shown; empty where none did or it says nothing."""
     released_unread: int
     """Characters that could be shown before they were scored."""
+    texts: tuple[pb.TextVerdict, ...] = ()
+    """The verdict of each text, where there are calls of tools beside what is said, or in the messages."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +224,14 @@ class _Asking:
             raise ValueError("the messages hold no text; write at least one")
         self.turns: Sequence[Mapping[str, str]] = found.content  # type: ignore[assignment]
         self._unread = found.unread
+        self._calls = {call.name: call.text for call in found.calls}
         self._expected = sent.get("max_completion_tokens") or sent.get("max_tokens") or 0
         self.finish = ""
         """Why the server ended its answer, in its own word; empty before that."""
 
     def options(self, chosen: StreamOptions) -> StreamOptions:
         """Those of its ScoreStream, beside what was chosen for all chats."""
-        known: StreamOptions = {"expected_tokens": self._expected}
+        known: StreamOptions = {"expected_tokens": self._expected, "calls": self._calls}
         return known | chosen | {"unread": self._unread + chosen.get("unread", 0)}
 
     def create(self) -> Any:
@@ -257,7 +260,7 @@ def _ending(final: pb.StreamFinal | None, finish: str) -> ChatEnding:
     reason = _FINISH.get(final.finish_reason, "stop")
     # The server's own word, such as `tool_calls`, says more than that it stopped.
     said = finish if reason == "stop" and finish else reason
-    return ChatEnding(said, final.verdict, final.refusal, final.released_unread)
+    return ChatEnding(said, final.verdict, final.refusal, final.released_unread, tuple(final.texts))
 
 
 def _joined(pieces: Sequence[TextPiece], ending: ChatEnding) -> ChatAnswer:

@@ -30,7 +30,10 @@ def body(messages: Sequence[Message], request: Mapping[str, Any]) -> dict[str, A
 
 
 def asked(request: Mapping[str, Any]) -> RequestText:
-    """The turns of a chat that is asked with this body. Descriptions of tools and the like are the operator's."""
+    """The turns of a chat that is asked with this body, and the calls of tools in it.
+
+    Descriptions of tools and the like are the operator's.
+    """
     return openai_texts.chat(request)
 
 
@@ -42,7 +45,8 @@ def written(delta: Any) -> Iterator[TextPiece]:
     if found.unread:
         yield TextPiece("", unread=found.unread)
     for one in found.texts:
-        yield TextPiece(one.text, "" if one.place == "content" else one.place[:_LONGEST_PART])
+        part = "" if one.place == "content" else one.place[:_LONGEST_PART]
+        yield TextPiece(one.text, part, call=one.call[:_LONGEST_PART])
 
 
 def as_mapping(found: Any) -> Mapping[str, Any]:

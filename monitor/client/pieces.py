@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from monitor.client.requests import InputOptions, Prompt, as_input
@@ -23,6 +24,8 @@ class TextPiece(NamedTuple):
     """What it is a part of, such as `reasoning`; empty for what is said."""
     unread: int = 0
     """Parts beside it that are no text, and cannot be scored."""
+    call: str = ""
+    """The call of a tool that it belongs to, such as `tool_calls[0]`. Each is scored as if it were the whole answer."""
 
 
 class StreamOptions(InputOptions, total=False):
@@ -36,6 +39,8 @@ class StreamOptions(InputOptions, total=False):
     """Tokens that the answer will have, as far as that is known."""
     unread: int
     """Parts of the prompt that are no text, such as images."""
+    calls: Mapping[str, str]
+    """Calls of tools in the prompt, text by name. Each is scored by itself, and is no part of the turns."""
 
 
 def beginning(prompt: Prompt | None, options: StreamOptions) -> pb.ScoreStreamRequest:
@@ -57,6 +62,10 @@ def beginning(prompt: Prompt | None, options: StreamOptions) -> pb.ScoreStreamRe
         sample_tokens=options.get("sample_tokens", 0),
         expected_tokens=options.get("expected_tokens", 0),
         unread=options.get("unread", 0),
+        calls=[
+            pb.CallText(name=name, text=whole_characters(text))
+            for name, text in options.get("calls", {}).items()
+        ],
     )
     return pb.ScoreStreamRequest(begin=begin)
 
@@ -65,7 +74,11 @@ def writing(piece: TextPiece | str, *, settle: bool = False) -> pb.ScoreStreamRe
     """A message with a piece of the answer."""
     found = piece if isinstance(piece, TextPiece) else TextPiece(piece)
     told = pb.StreamPiece(
-        text=whole_characters(found.text), part=found.part, unread=found.unread, settle=settle
+        text=whole_characters(found.text),
+        part=found.part,
+        unread=found.unread,
+        settle=settle,
+        call=found.call,
     )
     return pb.ScoreStreamRequest(piece=told)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -42,6 +42,10 @@ _PLAIN_OF_REQUEST = _words(
 """Fields that hold nothing for the model to read."""
 _UNREADABLE = ("prompt_embeds", "chat_template", "mm_processor_kwargs")
 """Fields that change what the model reads in a way that cannot be followed."""
+_CALLS = ("tool_calls", "function_call")
+"""Fields of a message that hold calls of tools."""
+_KINDS = ("function", "custom")
+"""Fields of a call that hold its name and its arguments."""
 _PLAIN_OF_MESSAGE = _words("role index id type tool_call_id call_id status object")
 _PLAIN_OF_CHOICE = _words(
     "index finish_reason stop_reason logprobs token_ids prompt_token_ids prompt_logprobs "
@@ -61,13 +65,24 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
+class CallText:
+    """A call of a tool. Each is read as a text of its own, so that two of them never make a third."""
+
+    name: str
+    """Which one it is, such as `messages[2].tool_calls[0]`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestText:
     """What the model is asked to read."""
 
     content: str | tuple[Mapping[str, str], ...]
-    """A text, or turns as `{"role": …, "content": …}`."""
+    """A text, or turns as `{"role": …, "content": …}`, without calls of tools."""
     unread: int
     """Parts that hold no text."""
+    calls: tuple[CallText, ...] = ()
+    """Calls of tools in a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +108,61 @@ class AnswerTexts:
 def chat(body: Mapping[str, Any]) -> RequestText:
     """The conversation of a chat completion. Descriptions of tools and the like are read as the operator's."""
     texts, unread = _besides(body)
-    turns = [("system", "\n".join(texts))] if texts else []
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else []:
+    found = _read([("system", "\n".join(texts))] if texts else [], body.get("messages"), "messages")
+    return replace(found, unread=found.unread + unread)
+
+
+def conversation(messages: Any, name: str = "messages") -> RequestText:
+    """The turns of a list of messages, and their calls of tools. `name` is that of its field.
+
+    Neighbouring messages of one role become one turn, because many chat templates want roles to alternate. What tools
+    returned is a turn for each.
+    """
+    return _read([], messages, name)
+
+
+def message(given: Any, name: str = "message") -> RequestText:
+    """The text of one message, which may be empty, and its calls of tools. `name` is that of its field."""
+    _, text, unread = _message(given)
+    return RequestText(text, unread, _calls_of(given, name))
+
+
+def called(name: str, calls: Any) -> tuple[CallText, ...]:
+    """The calls in a list of calls of tools, or a single one. `name` is that of its field."""
+    texts: dict[str, list[str]] = {}
+    for found in _calls(name, calls, pieces=False):
+        texts.setdefault(found.call, []).append(found.text)
+    joined = ((which, "\n".join(filter(None, parts))) for which, parts in texts.items())
+    return tuple(CallText(which, text) for which, text in joined if text.strip())
+
+
+def _read(turns: list[tuple[str, str]], messages: Any, name: str) -> RequestText:
+    """Turns and messages behind them."""
+    unread = 0
+    calls: list[CallText] = []
+    for number, message in enumerate(messages if isinstance(messages, list) else []):
         role, text, others = _message(message)
         unread += others
-        if text.strip():
-            turns.append((role, text))
-    joined = tuple(
-        {"role": role, "content": "\n\n".join(text for _, text in same)}
-        for role, same in groupby(turns, key=lambda turn: turn[0])
-    )
-    return RequestText(joined, unread)
+        made = _calls_of(message, f"{name}[{number}]")
+        calls += made
+        if text.strip() or made:
+            turns.append((role, text if text.strip() else "[tool_calls]"))
+    return RequestText(tuple(_joined(turns)), unread, tuple(calls))
+
+
+def _joined(turns: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, str]]:
+    """Neighbours of one role as one turn; what tools returned never, because they are texts of different tools."""
+    for role, same in groupby(turns, key=lambda turn: turn[0]):
+        texts = [text for _, text in same]
+        for text in texts if role == "tool" else ["\n\n".join(texts)]:
+            yield {"role": role, "content": text}
+
+
+def _calls_of(message: Any, name: str) -> tuple[CallText, ...]:
+    """The calls in a message."""
+    if not isinstance(message, Mapping):
+        return ()
+    return tuple(found for field in _CALLS for found in called(f"{name}.{field}", message.get(field)))
 
 
 def completions(body: Mapping[str, Any]) -> list[RequestText]:
@@ -126,7 +184,7 @@ def answer(choice: Mapping[str, Any]) -> AnswerTexts:
     unread = 0
     for name, value in choice.items():
         if name in ("message", "delta") and isinstance(value, Mapping):
-            found = _said(value)
+            found = _said(value, pieces=name == "delta")
             texts += found.texts
             unread += found.unread
         elif name == "text" and isinstance(value, str):
@@ -158,7 +216,7 @@ def _error(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _said(message: Mapping[str, Any]) -> AnswerTexts:
+def _said(message: Mapping[str, Any], *, pieces: bool) -> AnswerTexts:
     """The texts of an assistant's message: what it thought first, then what it said, then what it calls."""
     texts: list[AnswerText] = []
     unread = 0
@@ -176,8 +234,9 @@ def _said(message: Mapping[str, Any]) -> AnswerTexts:
             texts += (
                 [AnswerText("audio", whole_characters(transcript))] if isinstance(transcript, str) else []
             )
-        elif name in ("tool_calls", "function_call"):
-            texts += _calls(name, value)
+        elif name in _CALLS:
+            texts += _calls(name, value, pieces=pieces)
+            unread += _holds_bytes(value)
         elif isinstance(value, str):
             texts.append(AnswerText(name, whole_characters(value)))
         elif text := _described(value):
@@ -191,23 +250,31 @@ def _reading_order(name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _calls(name: str, value: Any) -> Iterator[AnswerText]:
-    """Names and arguments of calls of tools, which come in pieces. Calls are told apart as client libraries do it."""
+def _calls(name: str, value: Any, *, pieces: bool) -> Iterator[AnswerText]:
+    """Texts of calls of tools. Pieces of them are told apart by their index, as client libraries do it."""
     for place, call in enumerate(value) if isinstance(value, list) else [(None, value)]:
-        if not isinstance(call, Mapping):
-            yield AnswerText(name, _described(call))
-            continue
-        given = call.get("index")
+        given = call.get("index") if pieces and isinstance(call, Mapping) else None
         number = given if isinstance(given, int) and not isinstance(given, bool) else place
         which = name if number is None else f"{name}[{number}]"
-        kinds = [call[kind] for kind in ("function", "custom") if kind in call]
-        for called in kinds or [call]:
-            # Its name comes first, wherever a client library puts it.
-            for field in (
-                sorted(called, key=lambda field: field != "name") if isinstance(called, Mapping) else ()
-            ):
-                if field not in _PLAIN_OF_MESSAGE and called[field]:
-                    yield AnswerText(f"{which}.{field}", _described(called[field]), which)
+        for field, text in _fields_of_call(call):
+            yield AnswerText(f"{which}.{field}" if field else which, text, which)
+
+
+def _fields_of_call(call: Any) -> Iterator[tuple[str, str]]:
+    """The texts in a call of a tool, each with the name of its field."""
+    if not isinstance(call, Mapping):
+        yield "", _described(call)
+        return
+    inner = {kind: call[kind] for kind in _KINDS if kind in call}
+    rest = {field: value for field, value in call.items() if field not in _KINDS}
+    for kind, part in [*inner.items(), ("", rest)]:
+        if not isinstance(part, Mapping):
+            yield kind, _described(part)
+            continue
+        # Its name comes first, wherever a client library puts it.
+        for field in sorted(part, key=lambda field: field != "name"):
+            if field not in _PLAIN_OF_MESSAGE and part[field]:
+                yield field, _described(part[field])
 
 
 def _message(message: Any) -> tuple[str, str, int]:
@@ -220,7 +287,7 @@ def _message(message: Any) -> tuple[str, str, int]:
         if name in ("content", *_PLAIN_OF_MESSAGE) or value in (None, "", [], {}):
             continue
         unread += name == "audio" or _holds_bytes(value)
-        if name != "audio":
+        if name not in ("audio", *_CALLS):
             texts.append(whole_characters(value) if isinstance(value, str) else _described(value))
     return role, "\n".join(texts), unread
 

@@ -7,19 +7,28 @@ A caller sends what the server was asked and then what it writes. Everything is 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from monitor.errors import BadRequest, TooLong, Violation
-from monitor.guard.settled_text import BrokenWords
+from monitor.guard.openai_texts import AnswerText, AnswerTexts
 from monitor.records import FinishReason, Phase
 from monitor.rpc.access.call_interceptor import Context, current_call
-from monitor.rpc.watches import AnswerWatch, WatchEnding, Watches
+from monitor.rpc.watched_answer import (
+    OpenedWatch,
+    PromptCalls,
+    RequestWatches,
+    WatchedAnswer,
+    WrittenText,
+    together,
+)
+from monitor.rpc.watches import WatchEnding, Watches, watch_result
 from monitor.rpc.wire import enums, requests, responses
 from monitor.rpc.wire.requests import Input, InputLimits, StreamStart
+from monitor.rpc.wire.responses import OfText
 from monitor.telemetry.metrics.guard import WaitMetrics
 from monitor.v1 import monitor_pb2 as pb
 
@@ -53,13 +62,21 @@ class ScoreStreams:
             prompt = _PromptPieces(start, self._limits)
             while not prompt.complete:
                 prompt.take(await arrivals.next(None))
-            async with self._watches.open(
-                prompt.asked(), seconds=self._times.read, expected=start.expected
-            ) as watch:
-                stream = _AnswerStream(watch, start, context, self._times.settle, self._waits)
+            asked = prompt.asked()
+            async with RequestWatches(self._watches, start.holding.value, self._times.read) as watches:
+
+                async def more(count: int) -> list[OpenedWatch]:
+                    # The answer's tokens were charged with its first text.
+                    opened = [await watches.open(asked) for _ in range(count)]
+                    await together([one.watch.prompt() for one in opened])
+                    return opened
+
+                answer = WatchedAnswer(await watches.open(asked, start.expected), more)
+                calls = PromptCalls(watches, start.inputs_of_calls())
+                stream = _AnswerStream(answer, calls, start, context, self._times.settle, self._waits)
                 await stream.run(arrivals, prompt.rest)
-                ending = stream.conclude()
-            # Only now: the decision is in the log.
+                ending = await stream.conclude()
+            # Only now: the decisions are in the log.
             await context.write(stream.final(ending))
             await arrivals.drained(_LAST)
 
@@ -177,12 +194,48 @@ class _PromptPieces:
         self._turns[-1][1].append(text)
 
 
-@dataclass(slots=True)
-class _Shown:
-    """How much of the answer a caller may show, counted in its own text: without what was written between parts."""
+class _PendingText:
+    """The texts of an answer that came and may not be shown yet, in the order in which they came."""
 
-    characters: int = 0
-    octets: int = 0
+    def __init__(self) -> None:
+        self._pieces: deque[WrittenText] = deque()
+        self._begun = 0
+        """Characters of the first piece that may be shown."""
+        self.characters = 0
+        """All that may be shown."""
+        self.octets = 0
+        """The same in UTF-8."""
+        self.unread = 0
+        """Characters that could be shown before they were scored."""
+
+    def add(self, pieces: Sequence[WrittenText]) -> None:
+        """More has come."""
+        self._pieces.extend(pieces)
+
+    def show(self, *, scored: bool) -> bool:
+        """Let the caller show all up to the first character that may not be; False where that is no more than before.
+
+        With `scored` that is what was read and is not blocked, else all that came.
+        """
+        before = self.characters
+        while self._pieces:
+            piece = self._pieces[0]
+            upto = piece.allowed if scored else len(piece.text)
+            self._show(piece, upto)
+            if upto < len(piece.text):
+                break
+            self._pieces.popleft()
+            self._begun = 0
+        return self.characters > before
+
+    def _show(self, piece: WrittenText, upto: int) -> None:
+        if not (text := piece.text[self._begun : upto]):
+            return
+        self.characters += len(text)
+        self.octets += len(text.encode())
+        self.unread += max(0, piece.begin + upto - max(piece.begin + self._begun, piece.watch.scored))
+        self._begun = upto
+        piece.watch.released(piece.begin + upto, text)
 
 
 class _AnswerStream:
@@ -190,71 +243,89 @@ class _AnswerStream:
 
     def __init__(
         self,
-        watch: AnswerWatch,
+        answer: WatchedAnswer,
+        calls: PromptCalls,
         start: StreamStart,
         context: Context,
         settle: float,
         waits: WaitMetrics,
     ) -> None:
-        self._watch, self._start, self._context, self._settle = watch, start, context, settle
-        self._waits = waits
+        self._answer, self._calls, self._start, self._context = answer, calls, start, context
+        self._settle, self._waits = settle, waits
         self._request_id = current_call().request_id
-        self._part: str | None = None
-        self._breaks: list[int] = []
-        """Places in the watch's text of what stands between parts, which is no text of the caller's."""
-        self._broken: list[int] = []
-        """The same places in the caller's text."""
-        self._words = BrokenWords()
-        self._pending: list[str] = []
-        """Text that came and may not be shown yet."""
-        self._shown = _Shown()
-        self._checked = 0
-        self._unread = 0
+        self._pending = _PendingText()
         self._finish: FinishReason | None = None
         self._charged = start.expected
-        watch.mode = start.holding.value
 
     async def run(self, arrivals: _Arrivals, first: Sequence[pb.ScoreStreamRequest]) -> None:
         """Read the prompt, then the answer as it comes, up to its end or to where a rule blocks it."""
-        with self._waiting(Phase.PROMPT):
-            await self._watch.prompt()
+        await self._read_prompt()
         await self._tell(always=True)
-        batch = list(first)
-        while not self._watch.blocked:
+        answer, batch = self._answer, list(first)
+        while not self._blocked:
             for message in batch:
-                self._take(message)
+                await self._take(message)
             over = self._finish is not None or (arrivals.ended and not batch)
             if over or not batch:
-                self._watch.settle()
+                answer.settle()
+            answer.settle_left(self._settle)
             self._charge()
             await self._check(everything=over)
             await self._tell()
-            if over or self._watch.blocked:
+            if over or self._blocked:
                 return
-            batch = await arrivals.next(self._settle if self._watch.unsettled else None)
+            batch = await arrivals.next(self._settle if answer.unsettled else None)
 
-    def conclude(self) -> WatchEnding:
-        """The verdict. Raises MonitoringFailed where something was not scored and a policy is closed."""
-        self._waits.left_unread("score_stream", self._start.holding.value, self._unread)
-        return self._watch.conclude(self._finish or FinishReason.STOP)
+    async def conclude(self) -> WatchEnding:
+        """How it ended, for the text that blocks or the first. Raises MonitoringFailed where a policy is closed."""
+        self._waits.left_unread("score_stream", self._start.holding.value, self._pending.unread)
+        ending = await self._answer.conclude(self._reason)
+        blocking = (found.ending for found in self._calls.verdicts if found.blocked)
+        return next(blocking, ending)
 
     def final(self, ending: WatchEnding) -> pb.ScoreStreamResponse:
         """The last message."""
-        watch = self._watch
-        reason = FinishReason.POLICY if watch.blocked else self._finish or FinishReason.STOP
+        texts = self._texts()
+        several = len(texts) > 1 or bool(texts[0].call)
+        watch = self._answer.watch
         final = pb.StreamFinal(
-            finish_reason=enums.FINISH_REASON[reason],
-            verdict=responses.verdict(ending.verdict),
+            finish_reason=enums.FINISH_REASON[self._reason],
+            verdict=responses.strictest(texts) if several else responses.verdict(ending.verdict),
             digests=watch.now.said,
             refusal=ending.refusal,
             holding=enums.HOLDING[self._start.holding],
-            released_unread=self._unread,
+            released_unread=self._pending.unread,
             prompt_tokens=watch.prompt_tokens,
-            answer_tokens=watch.tokens,
+            answer_tokens=self._answer.tokens,
+            texts=[text.message for text in texts] if several else [],
         )
         return pb.ScoreStreamResponse(request_id=self._request_id, final=final)
 
-    def _take(self, message: pb.ScoreStreamRequest) -> None:
+    @property
+    def _blocked(self) -> bool:
+        return self._answer.blocked or self._calls.blocked
+
+    @property
+    def _reason(self) -> FinishReason:
+        return FinishReason.POLICY if self._blocked else self._finish or FinishReason.STOP
+
+    def _texts(self) -> list[OfText]:
+        """The verdicts on all texts that were concluded."""
+        said = [
+            OfText(text.name, text.ending.verdict, prompt=False)
+            for text in self._answer.texts
+            if text.ending is not None
+        ]
+        return said + [OfText(call.name, call.ending.verdict, prompt=True) for call in self._calls.verdicts]
+
+    async def _read_prompt(self) -> None:
+        with self._waiting(Phase.PROMPT):
+            await self._answer.watch.prompt()
+        if self._calls and not self._answer.blocked:
+            with self._waits.waiting("score_stream", Phase.PROMPT, lambda: self._calls.result):
+                await self._calls.read()
+
+    async def _take(self, message: pb.ScoreStreamRequest) -> None:
         if self._finish is not None:
             raise BadRequest(Violation("event", "follows `end`; begin another call"))
         piece = requests.stream_piece(message)
@@ -265,82 +336,47 @@ class _AnswerStream:
             raise BadRequest(
                 Violation("piece.role", "begins another turn; begin another call with the whole conversation")
             )
-        if piece.unread:
-            self._watch.unreadable()
-        if piece.text:
-            self._write(piece.part, piece.text)
+        texts = (AnswerText(piece.part or "content", piece.text, piece.call),) if piece.text else ()
+        self._pending.add(await self._answer.write(AnswerTexts(texts, piece.unread)))
         if piece.settle:
-            self._watch.settle()
-
-    def _write(self, part: str, text: str) -> None:
-        if self._part is not None and part != self._part:
-            self._watch.settle()
-            self._between("\n" + self._words.before(part, text))
-        self._part = part
-        self._words.wrote(part, text)
-        self._watch.write(text)
-        self._pending.append(text)
-
-    def _between(self, text: str) -> None:
-        """Write what is no text of the caller's."""
-        for _ in text:
-            self._broken.append(self._watch.written - len(self._breaks))
-        begin = self._watch.written
-        self._breaks += range(begin, begin + len(text))
-        self._watch.write(text)
+            self._answer.settle()
 
     def _charge(self) -> None:
         """Charge tokens beyond those that the caller announced."""
-        if (more := self._watch.tokens - self._charged) > 0:
+        if (more := self._answer.tokens - self._charged) > 0:
             self._charged += more
             current_call().charged(more)
 
     async def _check(self, *, everything: bool) -> None:
         """Wait until what is due by now was scored."""
-        watch, holding = self._watch, self._start.holding
-        due = watch.tokens - self._checked >= self._start.sample_tokens
+        answer, holding = self._answer, self._start.holding
+        due = answer.tokens - answer.checked >= self._start.sample_tokens
         if everything or holding.holds or (holding.samples and due):
             with self._waiting(Phase.RESPONSE):
-                await watch.caught_up()
-            self._checked = watch.tokens
+                await answer.caught_up()
 
     def _waiting(self, phase: Phase) -> AbstractContextManager[None]:
-        return self._waits.waiting("score_stream", phase, lambda: self._watch.result)
+        return self._waits.waiting("score_stream", phase, lambda: watch_result(self._answer.watches))
 
     async def _tell(self, *, always: bool = False) -> None:
         """Say what fired, and how much of the answer may be shown now."""
-        for found in self._watch.news():
-            await self._send(detection=responses.detection(found))
-        watch = self._watch
-        held = watch.blocked or self._start.holding.holds
-        grew = self._show(self._own(watch.allowed if held else watch.written))
-        if grew or always or watch.blocked:
-            shown = self._shown
+        for call in self._calls.verdicts if always else ():
+            for found in call.ending.verdict.detections:
+                await self._send(detection=responses.detection(found, call.name))
+        for number, text in enumerate(self._answer.texts):
+            for found in text.watch.news():
+                # Each has read the prompt, whose detections are told once.
+                if found.phase is Phase.RESPONSE:
+                    await self._send(detection=responses.detection(found, text.name))
+                elif number == 0:
+                    await self._send(detection=responses.detection(found))
+        grew = self._pending.show(scored=self._blocked or self._start.holding.holds)
+        if grew or always or self._blocked:
+            shown = self._pending
             progress = pb.StreamProgress(
-                characters=shown.characters, bytes=shown.octets, blocked=watch.blocked
+                characters=shown.characters, bytes=shown.octets, blocked=self._blocked
             )
             await self._send(progress=progress)
-
-    def _show(self, characters: int) -> bool:
-        """Let the caller show so many characters of its own text; False where that is no more than before."""
-        more = characters - self._shown.characters
-        if more <= 0:
-            return False
-        text = "".join(self._pending)
-        self._pending = [text[more:]] if len(text) > more else []
-        self._unread += max(0, characters - max(self._shown.characters, self._own(self._watch.scored)))
-        self._shown.characters = characters
-        self._shown.octets += len(text[:more].encode())
-        self._watch.released(self._theirs(characters), text[:more])
-        return True
-
-    def _own(self, characters: int) -> int:
-        """How many of the first characters of what the watch was given are the caller's."""
-        return characters - bisect_left(self._breaks, characters)
-
-    def _theirs(self, characters: int) -> int:
-        """How many characters the watch was given, up to so many of the caller's."""
-        return characters + bisect_left(self._broken, characters)
 
     async def _send(self, **event: pb.StreamProgress | pb.Detection) -> None:
         await self._context.write(pb.ScoreStreamResponse(request_id=self._request_id, **event))  # type: ignore[arg-type]

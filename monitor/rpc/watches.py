@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -277,6 +277,12 @@ class AnswerWatch:
 
     def _fail(self, cause: Failure) -> None:
         self._action = max(self._action, self._judge.failed(cause).action)
+
+
+def watch_result(watches: Iterable[AnswerWatch]) -> WaitResult:
+    """What became of several watches together, as a label of metrics."""
+    found = {watch.result for watch in watches}
+    return next((one for one in ("not_scored", "blocked") if one in found), "passed")
 
 
 class Watches:

@@ -246,7 +246,7 @@ class Evidence(_message.Message):
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., score: _Optional[float] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., condition: _Optional[str] = ...) -> None: ...
 
 class Detection(_message.Message):
-    __slots__ = ("policy", "rule", "category", "severity", "action", "mode", "phase", "position", "score", "threshold", "evidence", "conditions")
+    __slots__ = ("policy", "rule", "category", "severity", "action", "mode", "phase", "position", "score", "threshold", "evidence", "conditions", "call")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -259,6 +259,7 @@ class Detection(_message.Message):
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
     policy: str
     rule: str
     category: str
@@ -271,7 +272,8 @@ class Detection(_message.Message):
     threshold: float
     evidence: _containers.RepeatedCompositeFieldContainer[Evidence]
     conditions: _containers.RepeatedCompositeFieldContainer[ConditionScore]
-    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ...) -> None: ...
+    call: str
+    def __init__(self, policy: _Optional[str] = ..., rule: _Optional[str] = ..., category: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., action: _Optional[_Union[Action, str]] = ..., mode: _Optional[_Union[Mode, str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., evidence: _Optional[_Iterable[_Union[Evidence, _Mapping]]] = ..., conditions: _Optional[_Iterable[_Union[ConditionScore, _Mapping]]] = ..., call: _Optional[str] = ...) -> None: ...
 
 class RuleScore(_message.Message):
     __slots__ = ("policy", "rule", "phase", "score", "threshold", "conditions")
@@ -442,32 +444,44 @@ class GenerateStreamResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., detection: _Optional[_Union[Detection, _Mapping]] = ..., final: _Optional[_Union[Final, _Mapping]] = ...) -> None: ...
 
 class StreamBegin(_message.Message):
-    __slots__ = ("input", "holding", "sample_tokens", "expected_tokens", "unread")
+    __slots__ = ("input", "holding", "sample_tokens", "expected_tokens", "unread", "calls")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     HOLDING_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     UNREAD_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
     input: Input
     holding: Holding
     sample_tokens: int
     expected_tokens: int
     unread: int
-    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., holding: _Optional[_Union[Holding, str]] = ..., sample_tokens: _Optional[int] = ..., expected_tokens: _Optional[int] = ..., unread: _Optional[int] = ...) -> None: ...
+    calls: _containers.RepeatedCompositeFieldContainer[CallText]
+    def __init__(self, input: _Optional[_Union[Input, _Mapping]] = ..., holding: _Optional[_Union[Holding, str]] = ..., sample_tokens: _Optional[int] = ..., expected_tokens: _Optional[int] = ..., unread: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[CallText, _Mapping]]] = ...) -> None: ...
+
+class CallText(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class StreamPiece(_message.Message):
-    __slots__ = ("role", "text", "part", "settle", "unread")
+    __slots__ = ("role", "text", "part", "settle", "unread", "call")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
     UNREAD_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
     role: Role
     text: str
     part: str
     settle: bool
     unread: int
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ..., part: _Optional[str] = ..., settle: _Optional[bool] = ..., unread: _Optional[int] = ...) -> None: ...
+    call: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., text: _Optional[str] = ..., part: _Optional[str] = ..., settle: _Optional[bool] = ..., unread: _Optional[int] = ..., call: _Optional[str] = ...) -> None: ...
 
 class StreamEnd(_message.Message):
     __slots__ = ("finish_reason",)
@@ -496,7 +510,7 @@ class StreamProgress(_message.Message):
     def __init__(self, characters: _Optional[int] = ..., bytes: _Optional[int] = ..., blocked: _Optional[bool] = ...) -> None: ...
 
 class StreamFinal(_message.Message):
-    __slots__ = ("finish_reason", "verdict", "digests", "refusal", "holding", "released_unread", "prompt_tokens", "answer_tokens")
+    __slots__ = ("finish_reason", "verdict", "digests", "refusal", "holding", "released_unread", "prompt_tokens", "answer_tokens", "texts")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
@@ -505,6 +519,7 @@ class StreamFinal(_message.Message):
     RELEASED_UNREAD_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     verdict: Verdict
     digests: Digests
@@ -513,7 +528,16 @@ class StreamFinal(_message.Message):
     released_unread: int
     prompt_tokens: int
     answer_tokens: int
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., refusal: _Optional[str] = ..., holding: _Optional[_Union[Holding, str]] = ..., released_unread: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ...) -> None: ...
+    texts: _containers.RepeatedCompositeFieldContainer[TextVerdict]
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., digests: _Optional[_Union[Digests, _Mapping]] = ..., refusal: _Optional[str] = ..., holding: _Optional[_Union[Holding, str]] = ..., released_unread: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., texts: _Optional[_Iterable[_Union[TextVerdict, _Mapping]]] = ...) -> None: ...
+
+class TextVerdict(_message.Message):
+    __slots__ = ("call", "verdict")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    call: str
+    verdict: Verdict
+    def __init__(self, call: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ...) -> None: ...
 
 class ScoreStreamResponse(_message.Message):
     __slots__ = ("request_id", "progress", "detection", "final")

@@ -81,6 +81,27 @@ def test_thoughts_and_calls_are_scored_as_parts_of_their_own(chat, behind):
     found = chat.create(ASKED, model="up")
     called = {"tool_calls[0].name": "f", "tool_calls[0].arguments": "{}"}
     assert (found.text, found.parts) == ("say", {"reasoning_content": "think"} | called)
+    assert [text.call for text in found.ending.texts] == ["", "tool_calls[0]"]
+
+
+def test_calls_of_earlier_answers_are_scored_each_by_itself(chat, behind):
+    def talk(*texts):
+        calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": t}} for t in texts]
+        return [*ASKED, {"role": "assistant", "content": None, "tool_calls": calls}]
+
+    behind.streams(["fine"])
+    found = chat.create(talk("one", "a lie"), model="up")
+    assert found.text == "fine"
+    assert [text.call for text in found.ending.texts] == [
+        "",
+        "messages[1].tool_calls[0]",
+        "messages[1].tool_calls[1]",
+    ]
+    assert found.ending.verdict.action == pb.ACTION_SUPPRESS
+    before = len(behind.asked)
+    found = chat.create(talk("one", "a bomb"), model="up")
+    assert (found.text, found.ending.finish_reason) == ("", "content_filter")
+    assert len(behind.asked) == before
 
 
 def test_a_server_that_breaks_is_an_error_behind_what_may_be_shown(chat, behind):

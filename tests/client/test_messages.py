@@ -25,10 +25,13 @@ def test_turns_of_all_roles():
         {"role": "user", "content": ""},
     ]
     assert asked(body(messages, {})).unread == 1
+    assert [(call.name, call.text) for call in asked(body(messages, {})).calls] == [
+        ("messages[3].tool_calls[0]", "f")
+    ]
     assert turns(messages, tools=[{"function": {"name": "f"}}]) == [
         ("system", '{"function": {"name": "f"}}\n\nbe kind'),
         ("user", "what is\n[image_url]\n\nthis"),
-        ("assistant", '[{"function": {"name": "f"}}]'),
+        ("assistant", "[tool_calls]"),
         ("tool", "a \ufffd"),
     ]
 
@@ -73,8 +76,8 @@ def test_texts_of_a_piece():
         TextPiece("", unread=1),
         TextPiece("so", "reasoning"),
         TextPiece("hi"),
-        TextPiece("f", "tool_calls[0].name"),
-        TextPiece("{", "tool_calls[0].arguments"),
+        TextPiece("f", "tool_calls[0].name", call="tool_calls[0]"),
+        TextPiece("{", "tool_calls[0].arguments", call="tool_calls[0]"),
         TextPiece("loud", "audio"),
     ]
     assert list(written({"role": "assistant", "content": ""})) == []

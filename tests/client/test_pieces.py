@@ -22,9 +22,12 @@ def test_messages():
     assert (begin.input.text, begin.input.session_id) == ("hi", "s")
     assert (begin.holding, begin.sample_tokens) == (pb.HOLDING_SAMPLE, 4)
     assert beginning(None, {"labels": {"a": "b"}}).begin.input.labels == {"a": "b"}
-    assert writing(TextPiece("x", "y", 2), settle=True).piece == pb.StreamPiece(
-        text="x", part="y", unread=2, settle=True
+    assert writing(TextPiece("x", "y", 2, "c"), settle=True).piece == pb.StreamPiece(
+        text="x", part="y", unread=2, settle=True, call="c"
     )
+    assert list(beginning("hi", {"calls": {"m[0]": "a\ud800"}}).begin.calls) == [
+        pb.CallText(name="m[0]", text="a\ufffd")
+    ]
     assert asking("tool", "x").piece.role == pb.ROLE_TOOL
     assert ending("error").end.finish_reason == pb.FINISH_REASON_ERROR
 

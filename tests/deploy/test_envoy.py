@@ -203,6 +203,46 @@ def test_a_stream_ends_before_what_is_blocked_and_the_server_is_told(served):
     wait_for(lambda: not served.guard.runtime.scorer.streams)
 
 
+def pieces_of_calls(*pieces):
+    def script(reply):
+        reply.stream()
+        for index, text in pieces:
+            called = {"index": index, "function": {"name": "f", "arguments": text}}
+            reply.event(chunk({"tool_calls": [called]}))
+        reply.event(chunk({}, "tool_calls"))
+        reply.chunk(b"data: [DONE]\n\n")
+        reply.end()
+
+    return script
+
+
+def test_each_call_of_a_tool_is_a_text_of_its_own(served):
+    served.behind.script = pieces_of_calls((0, "bo"), (1, "fine "), (0, "at"), (1, "mb"), (0, " end"))
+    last = served.chat(stream=True)[-1]
+    assert last.choices[0].finish_reason == "tool_calls"
+    assert [one["text"] for one in last.sae_monitor["verdicts"]] == ["tool_calls[0]", "tool_calls[1]"]
+    served.behind.script = pieces_of_calls((0, "go bo"), (1, "fine "), (0, "mb"), (1, "more"))
+    last = served.chat(stream=True)[-1]
+    assert last.choices[0].finish_reason == "content_filter"
+    assert [one["action"] for one in last.sae_monitor["verdicts"]] == ["block", "allow"]
+
+
+def test_calls_in_the_history_are_texts_of_their_own(served):
+    before = len(served.behind.asked)
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ("fine", "a bomb")]
+    messages = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+    ]
+    found = served.chat(messages=messages)
+    assert found.choices[0].finish_reason == "content_filter"
+    assert [one["text"] for one in found.sae_monitor["verdicts"][1:]] == [
+        "messages[1].tool_calls[0]",
+        "messages[1].tool_calls[1]",
+    ]
+    assert len(served.behind.asked) == before
+
+
 def test_errors_of_the_server_come_through(served):
     served.behind.script = lambda reply: reply.whole({"error": {"message": "no such model"}}, 404)
     with pytest.raises(openai.NotFoundError, match="no such model"):

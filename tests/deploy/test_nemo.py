@@ -44,9 +44,28 @@ async def pieces(*texts):
     asked = [{"role": "user", "content": "hello"}]
     return [piece async for piece in rails.stream_async(messages=asked, generator=source())]
 
+def made(*texts):
+    return [{"id": "c", "type": "function", "function": {"name": "f", "arguments": text}} for text in texts]
+
+async def called(*texts):
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "", "tool_calls": made(*texts)}]
+    found = await rails.generate_async(messages=messages, options={"rails": ["tool_output"]})
+    return [found.response[-1]["content"], len(found.tool_calls or ())]
+
+async def returned(text):
+    tool = {"role": "tool", "tool_call_id": "c", "name": "f", "content": text}
+    messages = [{"role": "user", "content": "go"}, tool]
+    found = await rails.generate_async(messages=messages, options={"rails": ["tool_input"]})
+    return found.response[-1]["content"]
+
 async def main():
     settings["url"] = sys.argv[2]
     found = {
+        "calls": await called("one", "two"),
+        "offending calls": await called("one", "a bomb"),
+        "calls apart": await called("bo", "mb"),
+        "result": await returned("fine"),
+        "offending result": await returned("a bomb"),
         "benign": await said("hello there"),
         "offending": await said("a bomb"),
         "answer": await said("hello", "all is fine"),
@@ -75,7 +94,7 @@ def test_the_configuration_asks_before_anything_leaves():
     assert (streaming["enabled"], streaming["stream_first"]) == (True, False)
     assert found["custom_data"]["sae_monitor"]["on_unreachable"] == "closed"
     flows = (FOLDER / "rails.co").read_text()
-    for rail in ("input", "output"):
+    for rail in ("input", "output", "tool_input", "tool_output"):
         for flow in found["rails"][rail]["flows"]:
             assert f"define subflow {flow}\n" in flows
     assert 'name="check_with_sae_monitor"' in (FOLDER / "actions.py").read_text()
@@ -112,9 +131,9 @@ def checked(monkeypatch):
     actions = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(actions)
 
-    def check(content, url, **settings):
+    def check(content, url, calls=None, **settings):
         config = SimpleNamespace(custom_data={"sae_monitor": settings | {"url": url}})
-        return asyncio.run(actions.check_with_sae_monitor(content, config=config)).blocked
+        return asyncio.run(actions.check_with_sae_monitor(content, calls, config=config)).blocked
 
     return check
 
@@ -160,6 +179,16 @@ def test_messages_of_parts_are_asked_in_full(checked):
         assert len(behind.asked) == 1
 
 
+def test_calls_of_tools_are_asked_as_they_are(checked):
+    calls = [{"id": "1", "type": "tool_call", "name": "f", "args": {"x": "y"}}]
+    with upstream() as behind:
+        behind.script = lambda reply: reply.whole({"action": "NONE"})
+        assert not checked(None, behind.url, calls)
+        assert (behind.asked[-1].json["tool_calls"], behind.asked[-1].json["texts"]) == (calls, [])
+        assert checked(None, "http://127.0.0.1:1", calls)
+        assert checked(None, behind.url, 7)  # which is no list of calls
+
+
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(
@@ -185,3 +214,6 @@ def test_rails_refuse_what_a_policy_blocks():
     assert "bomb" not in "".join(found["offending stream"])
     assert (found["closed"], found["open"]) == (refused, "hello there")
     assert (found["parts"], found["image"]) == (refused, refused)
+    assert (found["calls"], found["offending calls"]) == (["", 2], [refused, 0])
+    assert found["calls apart"] == ["", 2]
+    assert (found["result"], found["offending result"]) == ("", refused)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.guard.openai_texts import answer, chat, completions
+from monitor.guard.openai_texts import answer, called, chat, completions, conversation
 
 CALL = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
 
@@ -32,11 +32,48 @@ def test_messages_of_all_roles():
     assert turns(body) == [
         ("system", "Be kind.\n\nAnd brief."),
         ("user", "Look:\nhere"),
-        ("assistant", '[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]'),
+        ("assistant", "[tool_calls]"),
         ("tool", "result"),
         ("user", "thanks\nAnn"),
     ]
-    assert chat(body).unread == 0
+    found = chat(body)
+    assert found.unread == 0
+    assert [(call.name, call.text) for call in found.calls] == [("messages[3].tool_calls[0]", "f\n{}")]
+
+
+def test_calls_of_earlier_answers_are_texts_of_their_own():
+    """Two of them next to each other, or a call behind what was said, never make a text that neither is."""
+    calls = [{"function": {"arguments": "{}", "name": name}, "index": 0} for name in ("f", "g")]
+    found = conversation(
+        [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": "I will", "tool_calls": [*calls, "odd"], "function_call": CALL},
+            {"role": "tool", "content": "one"},
+            {"role": "tool", "content": "two"},
+        ],
+        "m",
+    )
+    assert [(turn["role"], turn["content"]) for turn in found.content] == [
+        ("user", "go"),
+        ("assistant", "I will"),
+        ("tool", "one"),
+        ("tool", "two"),
+    ]
+    assert [(call.name, call.text) for call in found.calls] == [
+        ("m[1].tool_calls[0]", "f\n{}"),
+        ("m[1].tool_calls[1]", "g\n{}"),
+        ("m[1].tool_calls[2]", "odd"),
+        ("m[1].function_call", "f\n{}"),
+    ]
+
+
+def test_all_that_a_call_holds_is_read():
+    call = {"id": "1", "type": "function", "function": {"name": "f"}, "custom": "said", "extra": {"a": "b"}}
+    assert [found.text for found in called("tool_calls", [call])] == ['f\nsaid\n{"a": "b"}']
+    assert called("tool_calls", [{"id": "1"}, None, {"function": {"arguments": " "}}]) == ()
+    assert called("tool_calls", None) == called("tool_calls", 7) == ()
+    picture = {"function": {"arguments": {"type": "image_url", "image_url": "data:,"}}}
+    assert conversation([{"role": "assistant", "tool_calls": [picture]}]).unread == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +204,7 @@ def test_pieces_of_an_answer():
     assert [t.text for t in answer({"delta": {"function_call": {"name": "g"}}}).texts] == ["g"]
 
 
-def called(calls, kind="delta"):
+def calls_of(calls, kind="delta"):
     return [(t.call, t.place, t.text) for t in answer({kind: {"tool_calls": calls}}).texts]
 
 
@@ -177,12 +214,12 @@ def test_calls_of_an_answer_are_told_apart_by_their_place():
         {"id": "2", "type": "custom", "custom": {"name": "g", "input": "i"}},
         "what is no call",
     ]
-    assert called(calls, "message") == [
+    assert calls_of(calls, "message") == [
         ("tool_calls[0]", "tool_calls[0].name", "f"),
         ("tool_calls[0]", "tool_calls[0].arguments", "{}"),
         ("tool_calls[1]", "tool_calls[1].name", "g"),
         ("tool_calls[1]", "tool_calls[1].input", "i"),
-        ("", "tool_calls", "what is no call"),
+        ("tool_calls[2]", "tool_calls[2]", "what is no call"),
     ]
 
 
@@ -190,16 +227,21 @@ def test_pieces_of_calls_are_told_apart_by_their_index():
     pieces = [
         {"index": index, "function": {"arguments": text}} for index, text in ((3, "a"), (0, "b"), (3, "c"))
     ]
-    assert [(which, text) for which, _, text in called(pieces)] == [
+    assert [(which, text) for which, _, text in calls_of(pieces)] == [
         ("tool_calls[3]", "a"),
         ("tool_calls[0]", "b"),
         ("tool_calls[3]", "c"),
     ]
 
 
+def test_calls_of_a_whole_answer_are_told_by_their_place_whatever_index_they_say():
+    calls = [{"index": 0, "function": {"arguments": text}} for text in ("a", "b")]
+    assert [which for which, _, _ in calls_of(calls, "message")] == ["tool_calls[0]", "tool_calls[1]"]
+
+
 @pytest.mark.parametrize("index", [None, True, "2", 1.5, [1]])
 def test_a_piece_of_a_call_without_a_number_is_told_by_its_place(index):
-    assert called([{"index": index, "function": {"arguments": "a"}}]) == [
+    assert calls_of([{"index": index, "function": {"arguments": "a"}}]) == [
         ("tool_calls[0]", "tool_calls[0].arguments", "a")
     ]
 

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 import pytest
 
+from monitor.client import TextPiece, connect
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Mode
 from monitor.rpc import score_stream
 from monitor.rpc.access.roles import Role
+from monitor.rpc.assembly import assemble
+from monitor.rpc.server import Server, run_in_background
 from monitor.v1 import monitor_pb2 as pb
-from tests.rpc.conftest import DEADLINE, fails, fields, serving
+from tests.rpc.conftest import DEADLINE, fails, fields, serving, settings
 from tests.rpc.fake import FakeRuntime, policies, policy
 from tests.rpc.secured import Callers
 from tests.waiting import wait_for
@@ -165,9 +168,109 @@ def test_a_word_that_goes_on_behind_another_part_is_read_whole(served):
         assert (shown.characters, shown.blocked) == (20, True)
 
 
+FIRST, SECOND = "tool_calls[0]", "tool_calls[1]"
+
+
+def test_pieces_of_two_calls_in_turn_are_two_texts(served):
+    """Each is read behind the prompt alone, and what may be shown goes on in the order in which the pieces came."""
+    with pushing(served) as call:
+        call.begin().hear()
+        assert call.say("go ", call=FIRST, settle=True).shown().characters == 3
+        assert call.say("a lie ", call=SECOND, settle=True).shown().characters == 9
+        call.say("bo", call=FIRST).say("go ", call=SECOND)  # held back: the word may go on
+        assert call.say("at", call=FIRST, settle=True).shown().characters == 16
+        heard, final = call.say("one bomb", call=SECOND, settle=True).end().rest()
+    told = [found.detection for found in heard if found.HasField("detection")]
+    assert [(found.policy, found.call) for found in told] == [("weapons", SECOND)]
+    assert final.finish_reason == pb.FINISH_REASON_POLICY
+    assert [text.call for text in final.texts] == [FIRST, SECOND]
+    assert [text.verdict.action for text in final.texts] == [pb.ACTION_ALLOW, pb.ACTION_BLOCK]
+    assert [text.verdict.coverage.tokens_scored for text in final.texts] == [5, 8]
+    assert (final.verdict.action, final.verdict.matched) == (pb.ACTION_BLOCK, True)
+    assert [(found.policy, found.call) for found in final.verdict.detections] == [
+        ("deception", SECOND),
+        ("weapons", SECOND),
+    ]
+    assert (final.prompt_tokens, final.answer_tokens, final.verdict.coverage.tokens_scored) == (3, 7, 13)
+    wait_for(lambda: not served.runtime.scorer.streams)
+
+
+def test_a_word_in_a_call_is_not_joined_with_one_in_another(served):
+    with pushing(served) as call:
+        call.begin().say("bo", call=FIRST).say("mb", call=SECOND)
+        _, final = call.say("er", call=FIRST).end().rest()
+    assert final.finish_reason == pb.FINISH_REASON_STOP
+    assert [text.verdict.coverage.tokens_scored for text in final.texts] == [4, 4]
+
+
+def test_detections_in_the_prompt_are_told_once(served):
+    with pushing(served) as call:
+        heard, final = call.begin("a lie").say("one").say("two", call=FIRST).end().rest()
+    told = [found.detection for found in heard if found.HasField("detection")]
+    assert [(found.phase, found.call) for found in told] == [(pb.PHASE_PROMPT, "")]
+    assert [(found.phase, found.call) for found in final.verdict.detections] == [(pb.PHASE_PROMPT, "")]
+    assert [text.call for text in final.texts] == ["", FIRST]
+    assert {(s.policy, s.phase) for s in final.verdict.scores} == {
+        (policy, phase)
+        for policy in ("weapons", "deception")
+        for phase in (pb.PHASE_PROMPT, pb.PHASE_RESPONSE)
+    }
+
+
+def test_an_answer_of_one_text_is_told_as_ever(served):
+    with pushing(served) as call:
+        _, final = call.begin().say("one").end().rest()
+    assert not final.texts
+
+
+def made(*texts):
+    return [pb.CallText(name=f"messages[1].tool_calls[{n}]", text=text) for n, text in enumerate(texts)]
+
+
+def test_calls_in_the_prompt_are_texts_of_their_own(served):
+    with pushing(served) as call:
+        heard, final = call.begin(calls=made("go home", "a lie")).say("one").end().rest()
+    assert [found.WhichOneof("event") for found in heard] == ["detection", "progress", "progress", "final"]
+    assert heard[0].detection.call == "messages[1].tool_calls[1]"
+    assert heard[0].detection.phase == pb.PHASE_PROMPT
+    assert [text.call for text in final.texts] == [
+        "",
+        "messages[1].tool_calls[0]",
+        "messages[1].tool_calls[1]",
+    ]
+    assert [text.verdict.coverage.tokens_scored for text in final.texts] == [4, 3, 3]
+    assert final.verdict.action == pb.ACTION_SUPPRESS
+    with pushing(served) as call:
+        call.begin("", calls=made("a bomb")).say("so", role=USER, settle=True)
+        heard, final = call.rest()
+    assert [found.WhichOneof("event") for found in heard] == ["detection", "progress", "final"]
+    assert heard[1].progress.blocked
+    assert (final.finish_reason, final.verdict.action) == (pb.FINISH_REASON_POLICY, pb.ACTION_BLOCK)
+    wait_for(lambda: not served.runtime.scorer.streams)
+
+
+def test_a_call_in_the_prompt_that_cannot_be_read_is_not_clean(served):
+    with pushing(served) as call:
+        call.begin(calls=made("sick"))
+        with fails("FAILED_PRECONDITION"):
+            list(call.call)
+
+
 @pytest.mark.parametrize(
     ("messages", "field"),
     [
+        (
+            [pb.ScoreStreamRequest(begin=pb.StreamBegin(input=pb.Input(text="x"), calls=made(" ")))],
+            "begin.calls[0].text",
+        ),
+        (
+            [
+                pb.ScoreStreamRequest(
+                    begin=pb.StreamBegin(input=pb.Input(text="x"), calls=[pb.CallText(text="y")])
+                )
+            ],
+            "begin.calls[0].name",
+        ),
         ([pb.ScoreStreamRequest(piece=pb.StreamPiece(text="x"))], "begin"),
         ([pb.ScoreStreamRequest()], "begin"),
         ([pb.ScoreStreamRequest(begin=pb.StreamBegin())], "begin.input"),
@@ -189,6 +292,8 @@ def test_a_wrong_beginning_is_named(served, messages, field):
         (pb.ScoreStreamRequest(piece=pb.StreamPiece(role=99, text="x")), "piece.role"),
         (pb.ScoreStreamRequest(piece=pb.StreamPiece(role=USER, text="x", part="y")), "piece"),
         (pb.ScoreStreamRequest(piece=pb.StreamPiece(part="y" * 65)), "piece.part"),
+        (pb.ScoreStreamRequest(piece=pb.StreamPiece(call="y" * 129)), "piece.call"),
+        (pb.ScoreStreamRequest(piece=pb.StreamPiece(role=USER, text="x", call="y")), "piece"),
         (pb.ScoreStreamRequest(end=pb.StreamEnd(finish_reason=pb.FINISH_REASON_POLICY)), "end.finish_reason"),
     ],
 )
@@ -348,3 +453,48 @@ def test_tokens_beyond_those_announced_are_charged(tmp_path):
         with pushing(served, metadata=known.header("watcher")) as call, fails("PERMISSION_DENIED"):
             list(call.begin().call)
         wait_for(lambda: not served.runtime.scorer.streams)
+
+
+SAID = "All of us will water the garden in the morning."
+CALLS = {
+    FIRST: 'plan_day\n{"steps": ["walk", "read", "sleep"]}',
+    SECOND: 'gain_power\n{"goal": "take control of the world"}',
+}
+
+
+def scores(verdict):
+    return {(one.policy, one.rule, one.phase): one.score for one in verdict.scores}
+
+
+@pytest.mark.slow
+def test_each_call_is_scored_as_if_it_were_the_whole_answer():
+    """What is said, and each call, their pieces in turn, and calls in the prompt: the same numbers as each alone."""
+    chosen = settings(max_running=0, skip_self_test=True)
+    asked = [{"role": "user", "content": "Tell me about your plans for today."}]
+
+    def final(*pieces, prompt=asked, **options):
+        with client.score_stream(prompt, **options) as stream:
+            for _ in stream.released(pieces):
+                pass
+            return stream.final
+
+    with (
+        run_in_background(Server(chosen, *assemble(chosen)), 5.0) as addresses,
+        connect(addresses.grpc) as client,
+    ):
+        alone = [final(text).verdict for text in (SAID, *CALLS.values())]
+        alone += [final(prompt=text).verdict for text in CALLS.values()]
+        pieces = [TextPiece(SAID)]
+        for at in range(0, max(map(len, CALLS.values())), 3):
+            pieces += [TextPiece(text[at : at + 3], "arguments", call=call) for call, text in CALLS.items()]
+        found = final(*pieces, calls={f"m[0].{call}": text for call, text in CALLS.items()})
+    together = [text.verdict for text in found.texts]
+    assert [text.call for text in found.texts] == ["", FIRST, SECOND, f"m[0].{FIRST}", f"m[0].{SECOND}"]
+    for mine, other in zip(together, alone, strict=True):
+        assert mine.coverage == other.coverage
+        assert scores(mine).keys() == scores(other).keys()
+        for name, score in scores(other).items():
+            assert scores(mine)[name] == pytest.approx(score, abs=1e-4)
+    assert found.verdict.action == max(verdict.action for verdict in together)
+    # They are not all alike, so that a mistaken text would show.
+    assert len({tuple(scores(one).values()) for one in alone}) == 5

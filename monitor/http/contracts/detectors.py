@@ -13,15 +13,17 @@ from typing import Any
 from starlette.routing import Route
 
 from monitor.errors import BadRequest, MonitoringFailed, NotFound, Violation
+from monitor.guard import openai_texts
+from monitor.guard.settled_text import whole_characters
 from monitor.http.calls import Exchange, HttpCalls, ending_with
 from monitor.http.contracts.judgement import (
     ContractJudge,
     Judged,
-    conversation,
+    described,
     enforced,
+    turns_of,
     unknown,
     validation_status,
-    whole,
 )
 from monitor.http.errors import ErrorAnswer
 from monitor.http.openai.moderations import scaled
@@ -71,13 +73,15 @@ class Detectors:
     async def _chat(self, exchange: Exchange) -> None:
         wanted = self._wanted(exchange)
         body = await self._calls.read(exchange)
-        messages = [item for item in body.get("messages") or () if isinstance(item, Mapping)]
-        talk = conversation(messages)
-        if not talk.turns:
-            raise BadRequest(Violation("messages", "hold no text; send at least one message"))
-        asked = Input("messages", list(talk.turns), truncate=False, answer=True, unread=talk.unread)
-        (found,) = await self._judged(exchange, [asked])
-        await exchange.json_list([_spoken(d) for d in _chosen(found, wanted, _threshold(body))])
+        inputs = _talk(body)
+        found = await self._judged(exchange, inputs)
+        chosen = [
+            _spoken(detection, asked.path)
+            for asked, one in zip(inputs, found, strict=True)
+            for detection in _chosen(one, wanted, _threshold(body))
+            if asked is inputs[0] or not asked.answer or detection.phase is Phase.RESPONSE
+        ]
+        await exchange.json_list(chosen)
 
     async def _generation(self, exchange: Exchange) -> None:
         wanted = self._wanted(exchange)
@@ -130,8 +134,38 @@ def _chosen(found: Judged, wanted: frozenset[str], least: float) -> list[Detecti
     ]
 
 
-def _spoken(found: Detection) -> dict[str, Any]:
-    """A detection in the words of the contract."""
+def _talk(body: Mapping[str, Any]) -> list[Input]:
+    """The inputs in a request about a chat: the conversation, the calls of tools in it, and descriptions of tools.
+
+    Calls of a last message that an assistant wrote are judged as the answer to what stands before it, each as if it
+    were the whole answer. Raises BadRequest where there is no text.
+    """
+    messages = body.get("messages")
+    messages = messages if isinstance(messages, list) else []
+    talk = openai_texts.conversation(messages)
+    if not talk.content:
+        raise BadRequest(Violation("messages", "hold no text; send at least one message"))
+    first = Input("messages", turns_of(talk), truncate=False, answer=True, unread=talk.unread)
+    asked = openai_texts.conversation(messages[:-1])
+    answers = isinstance(messages[-1], Mapping) and messages[-1].get("role") == "assistant"
+    calls = [
+        Input(
+            call.name,
+            [*asked.content, {"role": "assistant", "content": call.text}] if answers else call.text,
+            truncate=False,
+            answer=answers,
+        )
+        for call in talk.calls[len(asked.calls) :]
+    ]
+    earlier = [Input(call.name, call.text, truncate=False) for call in asked.calls]
+    tools = [
+        Input(f"tools[{n}]", text, truncate=False) for n, text in enumerate(described(body.get("tools")))
+    ]
+    return [first, *earlier, *calls, *tools]
+
+
+def _spoken(found: Detection, part: str = "") -> dict[str, Any]:
+    """A detection in the words of the contract. `part` says which of several texts it is about."""
     evidence = [
         {"name": "token", "value": token.text, "score": float(token.score)} for token in found.evidence
     ]
@@ -144,7 +178,8 @@ def _spoken(found: Detection) -> dict[str, Any]:
             "phase": found.phase.value,
             "action": found.action.name.lower(),
             "severity": found.severity.value,
-        },
+        }
+        | ({"part": part} if part else {}),
     }
 
 
@@ -154,14 +189,14 @@ def _texts(body: Mapping[str, Any]) -> list[str]:
         raise BadRequest(Violation("contents", "is missing or empty; send a list of texts"))
     if len(given) > _MOST:
         raise BadRequest(Violation("contents", f"has {len(given)} texts; send at most {_MOST}"))
-    return [whole(text) for text in given]
+    return [whole_characters(text) for text in given]
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
     found = body.get(name)
     if not isinstance(found, str) or not found.strip():
         raise BadRequest(Violation(name, "is missing or empty; send a text"))
-    return whole(found)
+    return whole_characters(found)
 
 
 def _threshold(body: Mapping[str, Any]) -> float:

@@ -1,4 +1,6 @@
-"""What all contracts share: conversations and texts of others become inputs, and verdicts what a gateway is to do.
+"""What all contracts share: texts of others are scored, and verdicts become what a gateway is to do.
+
+Conversations are read as in the guard (`monitor.guard.openai_texts`): each call of a tool is an input of its own.
 
 A part that cannot be scored, such as an image, makes a verdict UNKNOWN. A request that could not be checked is blocked
 where a policy is closed, and is no error: gateways may be set to let through what fails.
@@ -7,16 +9,17 @@ where a policy is closed, and is no error: gateways may be set to let through wh
 from __future__ import annotations
 
 import json
+from asyncio import Semaphore
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from monitor.errors import BadRequest, MonitoringFailed, TooLong
+from monitor.guard.openai_texts import RequestText
+from monitor.guard.settled_text import whole_characters
 from monitor.http.calls import together
 from monitor.http.errors import ErrorAnswer
-from monitor.http.fields import encodable
 from monitor.records import Action, Mode, Phase, Status, Verdict
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.runs import Runs, Scored
@@ -24,17 +27,11 @@ from monitor.rpc.verdict import refusal
 from monitor.rpc.wire.requests import Input
 from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
 
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-"""Roles as chat templates call them; all others are the caller's. So is what tools return where the template knows no
-tools: neither the model nor the operator wrote it."""
 BLOCKED_TEXT = "the content violates a policy"
 """Why something was blocked, where the policy says nothing."""
+
+_AT_ONCE = 16
+"""Inputs that are scored together: a conversation with hundreds of calls of tools takes no more places in the queue."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,12 @@ class ContractJudge:
         waits.serves(contract)
 
     async def __call__(self, inputs: Sequence[Input]) -> list[Judged]:
-        """Score all inputs at once, each as a conversation where the model's chat template takes it, else as text."""
+        """Score all inputs, each as a conversation where the model's chat template takes it, else as text."""
         found: list[Judged] = []
         phase = Phase.RESPONSE if any(given.answer for given in inputs) else Phase.PROMPT
         with self._waits.waiting(self._contract, phase, lambda: _result(found)):
-            found += await together([partial(_judged, self._runs, given) for given in inputs])
+            gate = Semaphore(_AT_ONCE)
+            found += await together([partial(_judged, self._runs, given, gate) for given in inputs])
         return found
 
 
@@ -85,11 +83,12 @@ def _result(found: Sequence[Judged]) -> WaitResult:
     return "blocked" if any(one.blocked for one in found) else "passed"
 
 
-async def _judged(runs: Runs, given: Input) -> Judged:
-    try:
-        return Judged(await _scored(runs, given))
-    except MonitoringFailed:
-        return Judged(None)
+async def _judged(runs: Runs, given: Input, gate: Semaphore) -> Judged:
+    async with gate:
+        try:
+            return Judged(await _scored(runs, given))
+        except MonitoringFailed:
+            return Judged(None)
 
 
 async def _scored(runs: Runs, given: Input) -> Scored:
@@ -116,59 +115,19 @@ def enforced(verdict: Verdict) -> list[Any]:
     return [found for found in verdict.detections if found.mode is Mode.ENFORCE]
 
 
-@dataclass(frozen=True)
-class Conversation:
-    """Messages in the form of the OpenAI API, as turns of text."""
-
-    turns: tuple[Mapping[str, str], ...]
-    unread: int
-    """Parts that hold no text."""
+def worst(found: Sequence[Judged]) -> Judged:
+    """What became of texts that go on together or not at all: the one that is blocked, else the first."""
+    return next((one for one in found if one.blocked), found[0])
 
 
-def conversation(messages: Sequence[Mapping[str, Any]]) -> Conversation:
-    """Read messages leniently: what is text is read, the rest is counted.
-
-    Calls of tools count as text of the assistant. Neighbouring messages of one role become one turn, because many chat
-    templates want roles to alternate.
-    """
-    turns, unread = [], 0
-    for message in messages:
-        texts, others = _texts(message.get("content"))
-        calls = message.get("tool_calls")
-        texts += [_text_of(call) for call in (calls if isinstance(calls, list) else [])]
-        unread += others
-        if any(text.strip() for text in texts):
-            turns.append((_ROLES.get(str(message.get("role")), "user"), "\n".join(texts)))
-    joined = [
-        {"role": role, "content": "\n\n".join(text for _, text in same)}
-        for role, same in groupby(turns, key=lambda turn: turn[0])
-    ]
-    return Conversation(tuple(joined), unread)
+def turns_of(read: RequestText) -> str | list[Mapping[str, str]]:
+    """What was read, as the content of an input."""
+    return read.content if isinstance(read.content, str) else list(read.content)
 
 
-def _texts(content: Any) -> tuple[list[str], int]:
-    """The texts in a message's content, and the number of parts that are none."""
-    if isinstance(content, str):
-        return [whole(content)], 0
-    parts = content if isinstance(content, list) else []
-    found, others = [], 0
-    for part in parts:
-        text = part.get("text") or part.get("refusal") if isinstance(part, Mapping) else part
-        if isinstance(text, str):
-            found.append(whole(text))
-        else:
-            others += 1
-    return found, others
-
-
-def _text_of(call: Any) -> str:
-    """A call of a tool, or a tool's description, as text."""
-    return whole(json.dumps(call, ensure_ascii=False))
-
-
-def whole(text: str) -> str:
-    """A text without half characters, which no tokenizer takes."""
-    return text if encodable(text) else text.encode("utf-8", "replace").decode()
+def calls_of(read: RequestText, like: Input) -> list[Input]:
+    """The calls of tools in what was read: texts of their own, whose paths say where they stand."""
+    return [replace(like, path=call.name, content=call.text, unread=0) for call in read.calls]
 
 
 def validation_status(error: ErrorAnswer) -> int:
@@ -177,5 +136,6 @@ def validation_status(error: ErrorAnswer) -> int:
 
 
 def described(things: Any) -> list[str]:
-    """Descriptions or calls of tools, each as text."""
-    return [_text_of(thing) for thing in things] if isinstance(things, list) else []
+    """Descriptions of tools, each as text."""
+    texts = [json.dumps(thing, ensure_ascii=False) for thing in things] if isinstance(things, list) else []
+    return [whole_characters(text) for text in texts]

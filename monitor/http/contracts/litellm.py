@@ -6,14 +6,17 @@ before the model reads them, and those of a response before its caller does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from starlette.routing import Route
 
+from monitor.guard import openai_texts
+from monitor.guard.openai_texts import CallText
+from monitor.guard.settled_text import whole_characters
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import ContractJudge, conversation, described, whole
+from monitor.http.contracts.judgement import ContractJudge, described, turns_of
 from monitor.http.fields import Fields
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION, Extension, extension_in
@@ -47,14 +50,20 @@ class LiteLlmGuardrail:
         inputs = read(await self._calls.read(exchange))
         with ending_with(exchange):
             found = await self._judge(inputs)
-        said = [verdict for one in found for verdict in one.verdicts]
+        said = [
+            (asked.path, verdict)
+            for asked, one in zip(inputs, found, strict=True)
+            for verdict in one.verdicts
+        ]
         blocked = next((one for one in found if one.blocked), None)
         content: dict[str, Any] = {"action": "NONE" if blocked is None else "BLOCKED"}
         if blocked is not None:
             content["blocked_reason"] = blocked.reason
         if said:
             digests = self._active.now.digests
-            content[EXTENSION] = verdicts.extension(exchange.request_id, said, digests)
+            content[EXTENSION] = verdicts.extension(exchange.request_id, [v for _, v in said], digests)
+            for one, (path, _) in zip(content[EXTENSION]["verdicts"], said, strict=True):
+                one["text"] = path
         await exchange.json(content)
 
 
@@ -74,23 +83,28 @@ def read(body: Mapping[str, Any]) -> list[Input]:
 
 
 def _inputs(fields: Fields, extension: Extension, answer: bool, images: int) -> list[Input]:
-    messages = [item for item in fields.raw("structured_messages") or () if isinstance(item, Mapping)]
-    texts = [whole(text) for text in fields.raw("texts") or () if isinstance(text, str) and text.strip()]
-    texts += described(fields.raw("tool_calls"))
+    talk = openai_texts.conversation(fields.raw("structured_messages"), "structured_messages")
+    texts = [text for text in fields.raw("texts") or () if isinstance(text, str) and text.strip()]
+    calls = openai_texts.called("tool_calls", fields.raw("tool_calls"))
     tools = described(fields.raw("tools"))
-    talk = conversation(messages)
-    if talk.turns and not answer:
-        inputs = [extension.input("structured_messages", list(talk.turns))]
-        images = max(images, talk.unread)
-        texts = []
-    else:
-        inputs = []
-    inputs += [replace(extension.input("texts", text), answer=answer) for text in texts]
-    inputs += [extension.input("tools", text) for text in tools]
+    inputs = []
+    if talk.content and not answer:
+        inputs = [extension.input("structured_messages", turns_of(talk))]
+        images, texts, calls = max(images, talk.unread), [], _merged(talk.calls, calls)
+    inputs += [extension.input(f"texts[{n}]", whole_characters(text)) for n, text in enumerate(texts)]
+    inputs += [extension.input(call.name, call.text) for call in calls]
+    inputs = [replace(given, answer=answer) for given in inputs]
+    inputs += [extension.input(f"tools[{n}]", text) for n, text in enumerate(tools)]
     if images and not inputs:
         # Something was sent, and none of it can be read.
         return [replace(extension.input("images", "image"), unread=images)]
     return [replace(given, unread=images if number == 0 else 0) for number, given in enumerate(inputs)]
+
+
+def _merged(calls: Sequence[CallText], others: Sequence[CallText]) -> tuple[CallText, ...]:
+    """Calls, and those of the others that are not among them: LiteLLM sends the calls of a conversation twice."""
+    known = {call.text for call in calls}
+    return (*calls, *(call for call in others if call.text not in known))
 
 
 def _labels(known: Any) -> dict[str, str]:

@@ -2,20 +2,30 @@
 
 Described in the OpenAPI file of Gloo AI Gateway's guardrail webhook. A prompt may be passed or rejected. For responses
 the contract has no rejection: the content of a choice that must not go on is replaced, which is what it calls masking.
-Of a stream, `/response` gets piece after piece, each without what stood before it.
+Of a stream, `/response` gets piece after piece, each without what stood before it. Its messages have no calls of tools;
+where some come with them, each is scored as a text of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from starlette.routing import Route
 
 from monitor.errors import BadRequest, Violation
+from monitor.guard import openai_texts
+from monitor.guard.settled_text import whole_characters
 from monitor.http.calls import Exchange, HttpCalls, ending_with
-from monitor.http.contracts.judgement import ContractJudge, Judged, conversation, validation_status, whole
+from monitor.http.contracts.judgement import (
+    ContractJudge,
+    Judged,
+    calls_of,
+    turns_of,
+    validation_status,
+    worst,
+)
 from monitor.http.errors import ErrorAnswer
 from monitor.rpc.wire.requests import Input
 
@@ -39,37 +49,35 @@ class GuardrailWebhook:
 
     async def _request(self, exchange: Exchange) -> None:
         messages = _objects(await self._calls.read(exchange), "messages")
-        talk = conversation(messages)
-        if not talk.turns:
+        talk = openai_texts.conversation(messages, "body.messages")
+        if not talk.content:
             raise BadRequest(Violation("body.messages", "hold no text; send at least one message"))
-        asked = Input("body.messages", list(talk.turns), truncate=False, unread=talk.unread)
+        asked = Input("body.messages", turns_of(talk), truncate=False, unread=talk.unread)
         with ending_with(exchange):
-            (found,) = await self._judge([asked])
-        await exchange.json({"action": _rejected(found) if found.blocked else _passed(found)})
+            found = await self._judge([asked, *calls_of(talk, asked)])
+        last = worst(found)
+        await exchange.json({"action": _rejected(last) if last.blocked else _passed(found)})
 
     async def _response(self, exchange: Exchange) -> None:
         choices = _objects(await self._calls.read(exchange), "choices")
         messages = [_message(choice) for choice in choices]
-        inputs = [_answer(message) for message in messages]
+        inputs = [_answer(message, f"body.choices[{n}].message") for n, message in enumerate(messages)]
         with ending_with(exchange):
-            found = iter(await self._judge([given for given in inputs if given is not None]))
-        results = [None if given is None else next(found) for given in inputs]
-        if not any(result is not None and result.blocked for result in results):
-            passed = next((result for result in results if result is not None), None)
-            await exchange.json({"action": _passed(passed)})
+            found = await self._judge([given for each in inputs for given in each])
+        left = iter(found)
+        results = [list(islice(left, len(each))) for each in inputs]
+        if not any(one.blocked for one in found):
+            await exchange.json({"action": _passed(found)})
             return
         kept = [_masked(message, result) for message, result in zip(messages, results, strict=True)]
-        reason = next(result.reason for result in results if result is not None and result.blocked)
-        await exchange.json({"action": {"body": {"choices": kept}, "reason": reason}})
+        await exchange.json({"action": {"body": {"choices": kept}, "reason": worst(found).reason}})
 
 
-def _answer(message: Mapping[str, Any]) -> Input | None:
-    """What a model said, or None where it said nothing."""
-    talk = conversation([message])
-    if not talk.turns and not talk.unread:
-        return None
-    text = talk.turns[0]["content"] if talk.turns else "image"
-    return replace(Input("body.choices", text, truncate=False), answer=True, unread=talk.unread)
+def _answer(message: Mapping[str, Any], path: str) -> list[Input]:
+    """What a model said, and each of its calls; nothing where it said nothing."""
+    read = openai_texts.message(message, path)
+    said = Input(path, read.content or "[unread]", truncate=False, answer=True, unread=read.unread)
+    return [*([said] if read.unread or str(read.content).strip() else []), *calls_of(read, said)]
 
 
 def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -79,11 +87,11 @@ def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     return message
 
 
-def _masked(message: Mapping[str, Any], result: Judged | None) -> dict[str, Any]:
+def _masked(message: Mapping[str, Any], results: Sequence[Judged]) -> dict[str, Any]:
     role, content = str(message.get("role", "assistant")), message.get("content")
-    text = whole(content) if isinstance(content, str) else ""
-    if result is not None and result.blocked:
-        text = result.reason
+    text = whole_characters(content) if isinstance(content, str) else ""
+    if results and (last := worst(results)).blocked:
+        text = last.reason
     return {"message": {"role": role, "content": text}}
 
 
@@ -91,9 +99,9 @@ def _rejected(found: Judged) -> dict[str, Any]:
     return {"body": found.reason, "status_code": _FORBIDDEN, "reason": found.reason}
 
 
-def _passed(found: Judged | None) -> dict[str, Any]:
+def _passed(found: Sequence[Judged]) -> dict[str, Any]:
     """Pass, with what was found as the reason: shadow rules and alerts are seen there."""
-    fired = dict.fromkeys(d.policy for v in (found.verdicts if found else ()) for d in v.detections)
+    fired = dict.fromkeys(d.policy for one in found for v in one.verdicts for d in v.detections)
     return {"reason": f"detected: {', '.join(fired)}"} if fired else {}
 
 

@@ -14,12 +14,13 @@ from monitor.guard import openai_texts
 from monitor.guard.event_stream import DONE, Event, EventReader, EventTooLong
 from monitor.http.calls import Exchange
 from monitor.http.errors import UpstreamError
-from monitor.http.guard.guarded_choice import GuardedChoice, WrittenText
+from monitor.http.guard.guarded_choice import GuardedChoice
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardSession
 from monitor.http.guard.upstream import MOST_BYTES, UpstreamAnswer, broken
 from monitor.http.openai import verdicts
 from monitor.http.openai.requests import EXTENSION
 from monitor.records import FinishReason
+from monitor.rpc.watched_answer import WrittenText
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,7 @@ from monitor.guard.openai_texts import RequestText
 from monitor.http.calls import Exchange, HttpCalls, dumps, ending_with
 from monitor.http.errors import HttpError, UpstreamError
 from monitor.http.fields import Fields, parse
-from monitor.http.guard.guarded_choice import GuardedChoice, WrittenText
+from monitor.http.guard.guarded_choice import GuardedChoice
 from monitor.http.guard.guarded_stream import GuardedStream
 from monitor.http.guard.session import UPSTREAM_EXTENSION, GuardMode, GuardSession
 from monitor.http.guard.upstream import Header, UpstreamAnswer, unpacked
@@ -27,6 +27,7 @@ from monitor.records import Failure, FinishReason
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies
 from monitor.rpc.runs import Ending
+from monitor.rpc.watched_answer import WrittenText
 from monitor.rpc.watches import Watches
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import Input
@@ -138,6 +139,7 @@ class GuardProxy:
             contract=self._contract,
             per_prompt=each,
             expected=_expected(body),
+            calls=[extension.input(call.name, call.text) for text in texts for call in text.calls],
         )
         with ending_with(exchange):
             async with session:
@@ -165,7 +167,8 @@ class GuardProxy:
     ) -> None:
         """Answer a prompt that a policy blocks; the upstream server never sees it."""
         concluded = [await choice.conclude(FinishReason.POLICY) for choice in session.choices.values()]
-        blocked = next((w for w in concluded if w.verdict.action.name == "BLOCK"), concluded[0])
+        every = [*concluded, *(call.ending for call in session.calls.verdicts)]
+        blocked = next((w for w in every if w.verdict.action.name == "BLOCK"), every[0])
         ending = Ending(FinishReason.POLICY, blocked.verdict, blocked.refusal, 0)
         watch = next(iter(session.choices.values())).watch
         shape = ChatShape() if chat else CompletionShape()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from monitor.http.guard.guarded_choice import GuardedChoice, GuardedText, OpenedWatch
+from monitor.http.guard.guarded_choice import GuardedChoice
 from monitor.http.openai import verdicts
 from monitor.records import Phase, Verdict
-from monitor.rpc.watches import AnswerWatch, Watches
+from monitor.rpc.watched_answer import OpenedWatch, PromptCalls, RequestWatches, WatchedText, together
+from monitor.rpc.watches import AnswerWatch, Watches, watch_result
 from monitor.rpc.wire.requests import Input
-from monitor.telemetry.metrics.guard import WaitMetrics, WaitResult
+from monitor.telemetry.metrics.guard import WaitMetrics
 
 UPSTREAM_EXTENSION = "sae_monitor_upstream"
 """What our own extension is renamed to where the upstream server sends one: it is not the guard's word."""
@@ -47,27 +47,41 @@ class GuardSession:
         contract: str = "guard",
         per_prompt: int,
         expected: int,
+        calls: Sequence[Input] = (),
     ) -> None:
-        """`contract`: label of metrics; `per_prompt`: choices of each prompt; `expected`: tokens of each choice."""
+        """One request.
+
+        Args:
+            watches: those of the server.
+            prompts: what is asked.
+            mode: how answers are held.
+            waits: where the time that is added is measured.
+            contract: label of metrics.
+            per_prompt: choices of each prompt.
+            expected: tokens of each choice.
+            calls: calls of tools in the prompts, which are no part of these.
+        """
         self.mode, self.count = mode, per_prompt * len(prompts)
         self._waits, self._contract = waits, contract
-        self._watches, self._prompts, self._each, self._expected = watches, prompts, per_prompt, expected
+        self._prompts, self._each, self._expected = prompts, per_prompt, expected
+        self._watches = RequestWatches(watches, mode.name, mode.read_seconds)
         self.choices: dict[int, GuardedChoice] = {}
-        self._opened = 0
-        """Watches so far."""
-        self._stack = AsyncExitStack()
+        self.calls = PromptCalls(self._watches, calls)
 
     async def __aenter__(self) -> GuardSession:
-        await self._stack.__aenter__()
+        await self._watches.__aenter__()
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await self._stack.__aexit__(*error)
+        await self._watches.__aexit__(*error)
 
     async def begin(self) -> None:
-        """Have all prompts read."""
+        """Have all prompts read, and then the calls in them. Raises MonitoringFailed as `PromptCalls.read`."""
         opened = [await self._choose(number * self._each) for number in range(len(self._prompts))]
         await self._read(opened)
+        if self.calls and not self.blocked:
+            with self._waits.waiting(self._contract, Phase.PROMPT, lambda: self.calls.result):
+                await self.calls.read()
 
     async def choice(self, index: int) -> GuardedChoice:
         """A choice, whose prompt was read. One that nobody asked for answers the last prompt."""
@@ -90,18 +104,12 @@ class GuardSession:
 
     async def _open(self, index: int, expected: int) -> OpenedWatch:
         prompt = self._prompts[min(max(index, 0) // self._each, len(self._prompts) - 1)]
-        stack = await self._stack.enter_async_context(AsyncExitStack())
-        watch = await stack.enter_async_context(
-            self._watches.open(prompt, seconds=self.mode.read_seconds, expected=expected, number=self._opened)
-        )
-        self._opened += 1
-        watch.mode = self.mode.name
-        return OpenedWatch(watch, stack)
+        return await self._watches.open(prompt, expected)
 
     async def _read(self, watches: Sequence[AnswerWatch]) -> None:
         """Have the prompts of these read."""
         with self._waiting(Phase.PROMPT, watches):
-            await _together([watch.prompt() for watch in watches])
+            await together([watch.prompt() for watch in watches])
 
     async def scored(self) -> None:
         """Take all that came of the answers for whole, and wait until it was scored."""
@@ -113,43 +121,44 @@ class GuardSession:
         """Wait until all was read of these that can be read."""
         watches = [watch for choice in choices if not choice.closed for watch in choice.watches]
         with self._waiting(Phase.RESPONSE, watches):
-            await _together([watch.caught_up() for watch in watches])
+            await together([watch.caught_up() for watch in watches])
         for choice in choices:
             choice.checked = choice.tokens
 
     def _waiting(self, phase: Phase, watches: Sequence[AnswerWatch]) -> AbstractContextManager[None]:
         """Measure the time of the block, in which text of these watches waits for its score."""
 
-        def result() -> WaitResult:
-            found = {watch.result for watch in watches}
-            return next((one for one in ("not_scored", "blocked") if one in found), "passed")
-
-        return self._waits.waiting(self._contract, phase, result)
+        return self._waits.waiting(self._contract, phase, lambda: watch_result(watches))
 
     @property
     def blocked(self) -> bool:
         """True where a prompt must not go on."""
-        return any(choice.blocked for choice in self.choices.values())
+        return self.calls.blocked or any(choice.blocked for choice in self.choices.values())
 
     def verdicts(self) -> list[Verdict]:
-        """Those of the choices that were concluded, in order, and then those of their further texts."""
-        return [verdict for _, _, verdict in self._concluded()]
+        """Those of the choices that were concluded, then of their further texts, then of the calls in the prompts."""
+        return [verdict for _, verdict in self._said()]
 
     def extension(self, request_id: str) -> Mapping[str, Any]:
         """The extension object of the answer, which says how it was held."""
         first = next(iter(self.choices.values())).watch
         said = verdicts.extension(request_id, self.verdicts(), first.now.digests)
-        for content, (index, text, _) in zip(said["verdicts"], self._concluded(), strict=True):
-            if text is not self.choices[index].texts[0]:
-                content["choice"] = index
-            if text.name:
-                content["text"] = text.name
+        for content, (place, _) in zip(said["verdicts"], self._said(), strict=True):
+            content.update(place)
         unread = sum(watch.left_unread for choice in self.choices.values() for watch in choice.watches)
         self._waits.left_unread(self._contract, self.mode.name, unread)
         mode = {"mode": self.mode.name, "released_unread": unread}
         return said | ({"sample_tokens": self.mode.tokens} if self.mode.name == "sample" else {}) | mode
 
-    def _concluded(self) -> list[tuple[int, GuardedText, Verdict]]:
+    def _said(self) -> Iterator[tuple[Mapping[str, Any], Verdict]]:
+        """Verdicts, each with what says which text it is about."""
+        for index, text, verdict in self._concluded():
+            place = {} if text is self.choices[index].texts[0] else {"choice": index}
+            yield place | ({"text": text.name} if text.name else {}), verdict
+        for call in self.calls.verdicts:
+            yield {"text": call.name}, call.ending.verdict
+
+    def _concluded(self) -> list[tuple[int, WatchedText, Verdict]]:
         """Texts with their verdicts and the places of their choices: the first of each choice, then the others."""
         every = [
             (number, index, text)
@@ -158,11 +167,3 @@ class GuardSession:
         ]
         ordered = sorted(every, key=lambda found: found[0] > 0)
         return [(index, text, text.ending.verdict) for _, index, text in ordered if text.ending is not None]
-
-
-async def _together(waits: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all at once, so that those that hang take no longer than one of them."""
-    if len(waits) == 1:
-        await waits[0]
-    else:
-        await asyncio.gather(*waits)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from monitor.errors import BadRequest, TooLong, Violation
+from monitor.guard.openai_texts import CallText
 from monitor.records import LARGEST_TARGET, Clamp, FinishReason, Holding, Sampling, Where
 from monitor.rpc.wire import enums
 from monitor.rpc.wire.problems import Problems
@@ -25,6 +26,8 @@ DEFAULT_INSPECTED = 10
 DEFAULT_SAMPLE = 32
 """Tokens that may be shown before they were scored, where a caller samples and says no number."""
 LONGEST_PART = 64
+LONGEST_CALL = 128
+"""Maximum length of the name of a call of a tool, in characters."""
 MOST_MESSAGES = 4096
 """Maximum number of messages of a conversation, where the operator sets no other."""
 COLDEST = 0.01
@@ -172,6 +175,12 @@ class StreamStart:
     """Of `Holding.SAMPLE`: tokens that may be shown before they were scored."""
     expected: int
     """Tokens that the answer will have."""
+    calls: tuple[CallText, ...]
+    """Calls of tools in what was asked."""
+
+    def inputs_of_calls(self) -> list[Input]:
+        """Each of them as an input, whose path is its name."""
+        return [replace(self.input, path=call.name, content=call.text, unread=0) for call in self.calls]
 
 
 class StreamedPiece(NamedTuple):
@@ -183,6 +192,8 @@ class StreamedPiece(NamedTuple):
     """What it is a part of; empty for what is said."""
     settle: bool
     unread: int
+    call: str
+    """The call of a tool that it belongs to; empty for what is thought or said."""
 
     @property
     def answer(self) -> bool:
@@ -203,13 +214,29 @@ def stream_start(message: pb.ScoreStreamRequest, messages: int = MOST_MESSAGES) 
         content = _input(begin.input, "begin.input", messages, problems)
     if begin.holding not in enums.HOLDING_OF:
         problems.add("begin.holding", "write HOLDING_HOLD, HOLDING_SAMPLE or HOLDING_END")
+    calls = _calls(begin.calls, messages, problems)
     problems.raise_any()
     return StreamStart(
         replace(content, unread=begin.unread),
         enums.HOLDING_OF[begin.holding],
         begin.sample_tokens or DEFAULT_SAMPLE,
         begin.expected_tokens,
+        calls,
     )
+
+
+def _calls(given: Sequence[pb.CallText], most: int, problems: Problems) -> tuple[CallText, ...]:
+    if len(given) > most:
+        problems.add("begin.calls", f"has {len(given)}; write at most {most}")
+        return ()
+    for number, call in enumerate(given):
+        if not 0 < len(call.name) <= LONGEST_CALL:
+            problems.add(
+                f"begin.calls[{number}].name", f"has {len(call.name)} characters; write 1 to {LONGEST_CALL}"
+            )
+        if not call.text.strip():
+            problems.add(f"begin.calls[{number}].text", "is empty; write at least one character")
+    return tuple(CallText(call.name, call.text) for call in given)
 
 
 def stream_piece(message: pb.ScoreStreamRequest) -> StreamedPiece | None:
@@ -225,10 +252,12 @@ def stream_piece(message: pb.ScoreStreamRequest) -> StreamedPiece | None:
         problems.add("piece.role", "write ROLE_SYSTEM, ROLE_USER, ROLE_TOOL or ROLE_ASSISTANT")
     if len(piece.part) > LONGEST_PART:
         problems.add("piece.part", f"is longer than {LONGEST_PART} characters")
-    if role != "assistant" and (piece.part or piece.unread):
-        problems.add("piece", "`part` and `unread` are of the assistant; leave them out")
+    if len(piece.call) > LONGEST_CALL:
+        problems.add("piece.call", f"is longer than {LONGEST_CALL} characters")
+    if role != "assistant" and (piece.part or piece.unread or piece.call):
+        problems.add("piece", "`part`, `unread` and `call` are of the assistant; leave them out")
     problems.raise_any()
-    return StreamedPiece(role, piece.text, piece.part, piece.settle, piece.unread)
+    return StreamedPiece(role, piece.text, piece.part, piece.settle, piece.unread, piece.call)
 
 
 def stream_end(message: pb.ScoreStreamRequest) -> FinishReason:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from monitor.policy.policy import Policy, Rule
 from monitor.policy.schema.expression import names_in
@@ -15,8 +15,10 @@ from monitor.records import (
     Digests,
     Evidence,
     FeatureReading,
+    Phase,
     RuleScore,
     ScoredTokens,
+    Status,
     Suppression,
     TokenTexts,
     Verdict,
@@ -83,6 +85,66 @@ def verdict(record: Verdict) -> pb.Verdict:
     )
 
 
+class OfText(NamedTuple):
+    """The verdict on one of several texts."""
+
+    call: str
+    """Which call of a tool it is; empty for what is thought or said."""
+    verdict: Verdict
+    prompt: bool
+    """True where it is a part of the prompt."""
+
+    @property
+    def message(self) -> pb.TextVerdict:
+        """The same as a message."""
+        found = verdict(self.verdict)
+        del found.detections[:]
+        found.detections.extend(map(self.detection, self.verdict.detections))
+        return pb.TextVerdict(call=self.call, verdict=found)
+
+    def detection(self, record: Detection) -> pb.Detection:
+        """A rule that fired in it, or in the prompt before it."""
+        return detection(record, self.call if self.prompt or record.phase is Phase.RESPONSE else "")
+
+
+def strictest(texts: Sequence[OfText]) -> pb.Verdict:
+    """The verdict on several texts. All of an answer stand behind one prompt, whose detections are told once."""
+    records = [text.verdict for text in texts]
+    unknown = any(record.status is Status.UNKNOWN for record in records)
+    failures = (record.failure.value for record in records if record.failure is not None)
+    return pb.Verdict(
+        status=enums.STATUS[Status.UNKNOWN if unknown else Status.CHECKED],
+        matched=any(record.matched for record in records),
+        action=enums.ACTION[max(record.action for record in records)],
+        detections=[
+            text.detection(found)
+            for number, text in enumerate(texts)
+            for found in text.verdict.detections
+            if text.prompt or number == 0 or found.phase is Phase.RESPONSE
+        ],
+        scores=[_rule_score(found) for found in _nearest(records)],
+        coverage=pb.Coverage(
+            tokens_run=sum(record.coverage.tokens_run for record in records),
+            tokens_scored=sum(record.coverage.tokens_scored for record in records),
+            tokens_truncated=sum(record.coverage.tokens_truncated for record in records),
+            tokens_judged=sum(record.coverage.tokens_judged for record in records),
+            tokens_sinks=sum(record.coverage.tokens_sinks for record in records),
+        ),
+        failure=next(failures, ""),
+    )
+
+
+def _nearest(records: Sequence[Verdict]) -> Iterable[RuleScore]:
+    """Of each rule and phase, the score that came nearest to its threshold or went farthest beyond it."""
+    found: dict[tuple[str, str, Phase], RuleScore] = {}
+    for score in (score for record in records for score in record.scores):
+        name = (score.policy, score.rule, score.phase)
+        best = found.setdefault(name, score)
+        if score.score - score.threshold > best.score - best.threshold:
+            found[name] = score
+    return found.values()
+
+
 def suppression(record: Suppression) -> pb.Suppression:
     """Whether a policy's clamps held."""
     return pb.Suppression(
@@ -99,8 +161,8 @@ def suppression(record: Suppression) -> pb.Suppression:
     )
 
 
-def detection(record: Detection) -> pb.Detection:
-    """A rule that fired."""
+def detection(record: Detection, call: str = "") -> pb.Detection:
+    """A rule that fired; `call` is the call of a tool in which."""
     return pb.Detection(
         policy=record.policy,
         rule=record.rule,
@@ -114,6 +176,7 @@ def detection(record: Detection) -> pb.Detection:
         threshold=record.threshold,
         evidence=[_evidence(token) for token in record.evidence],
         conditions=scores(record.conditions),
+        call=call,
     )
 
 

@@ -1,9 +1,10 @@
 """The detector API of the FMS guardrails orchestrator."""
 
+import httpx2
 import pytest
 from jsonschema import ValidationError
 
-from tests.http.contracts.published import PublishedContract
+from tests.http.contracts.published import DETECTORS, PublishedContract
 
 PATH = "/api/v1/text"
 HEADERS = {"detector-id": "sae-monitor"}
@@ -48,6 +49,32 @@ def test_chat_reads_the_last_answer_as_what_a_model_said(served):
     assert sorted(one["metadata"]["phase"] for one in found) == ["prompt", "response"]
 
 
+def calling(*texts):
+    calls = [{"function": {"name": "f", "arguments": text}} for text in texts]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def test_chat_says_which_call_a_detection_is_about_and_tells_of_the_prompt_once(served):
+    messages = [
+        {"role": "user", "content": "a lie"},
+        calling("x", "a bomb"),
+        {"role": "tool", "content": "ok"},
+    ]
+    found = post(served, "chat", {"messages": [*messages, calling("one", "the bomb", "a lie")]}).json()
+    assert [(one["metadata"]["part"], one["metadata"]["phase"], one["detection"]) for one in found] == [
+        ("messages", "prompt", "deception/word"),
+        ("messages[1].tool_calls[1]", "prompt", "weapons/word"),
+        ("messages[3].tool_calls[1]", "response", "weapons/word"),
+        ("messages[3].tool_calls[2]", "response", "deception/word"),
+    ]
+
+
+def test_chat_reads_descriptions_of_tools(served):
+    body = {"messages": [{"role": "user", "content": "hi"}], "tools": [{"description": "a bomb kit"}]}
+    (found,) = post(served, "chat", body).json()
+    assert (found["metadata"]["part"], found["metadata"]["phase"]) == ("tools[0]", "prompt")
+
+
 def test_generation_tells_of_the_generated_text_alone(served):
     found = post(served, "generation", {"prompt": "a lie", "generated_text": "one bomb"}).json()
     assert [one["detection"] for one in found] == ["weapons/word"]
@@ -72,20 +99,44 @@ def test_wrong_bodies(served):
         assert post(served, path, body).status_code == 422
 
 
-def test_answers_are_those_of_the_published_contract(served):
-    contract = PublishedContract("openapi_detector_api.yaml")
-    talk = [{"role": "user", "content": "a lie"}, {"role": "assistant", "content": "a bomb"}]
-    asked = {
-        "contents": {"contents": ["tell a lie now", "fine"]},
-        "chat": {"messages": talk},
-        "generation": {"prompt": "x", "generated_text": "a bomb"},
-    }
-    for path, body in asked.items():
-        found = post(served, path, body)
-        assert found.status_code == 200
-        assert found.json()[0]
-        contract.check(found)
+def test_requests_and_answers_are_those_of_the_published_contract(served):
+    """Every status that it describes, at every path: found, nothing found, a wrong request, an unknown detector."""
+    contract = PublishedContract(DETECTORS)
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "a bomb"}}]
+    user = {"role": "user", "content": "a lie"}
+    asked = [
+        ("contents", {"contents": ["tell a lie now", "fine"], "detector_params": {"threshold": 0.1}}, True),
+        ("contents", {"contents": ["fine"]}, False),
+        ("chat", {"messages": [user, {"role": "assistant", "content": "a bomb"}]}, True),
+        ("chat", {"messages": [user, {"role": "assistant", "content": None, "tool_calls": calls}]}, True),
+        ("chat", {"messages": [{"role": "system", "content": "be nice"}, user | {"content": "hi"}]}, False),
+        ("generation", {"prompt": "x", "generated_text": "a bomb"}, True),
+        ("generation", {"prompt": "x", "generated_text": "fine"}, False),
+    ]
+    for path, body, found in asked:
+        answer = post(served, path, body)
+        assert answer.status_code == 200
+        assert any(answer.json()) == found
+        contract.check(answer)
         contract.check(post(served, path, {}))
         contract.check(post(served, path, body, "nothing"))
+        told = answer.json()[0] if path == "contents" else answer.json()
+        for one in told:
+            assert set(one) - {"metadata"} <= set(FIELDS[path])
+    contract.check(httpx2.get(f"{served.addresses.http}/health", trust_env=False))
+    paths = [f"{PATH}/{path}" for path in ("contents", "chat", "generation")]
+    assert contract.checked == contract.described(*paths, "/health")
+    # It describes no answer where something could not be checked; the body is that of its errors.
+    contract.check_part("Error", post(served, "contents", {"contents": ["sick"]}).json(), strict=True)
     with pytest.raises((ValidationError, KeyError)):
         contract.check(served.post("/v1/moderations", {"input": "x"}))
+    with pytest.raises(ValidationError):
+        contract.check_part("ChatAnalysisResponse", {"detection": "x", "score": "high"})
+
+
+FIELDS = {
+    "contents": ("detection", "detection_type", "score", "evidence", "start", "end", "text"),
+    "chat": ("detection", "detection_type", "score", "evidence"),
+    "generation": ("detection", "detection_type", "score", "evidence"),
+}
+"""Those of the contract; `metadata` is one that the orchestrator passes on."""

@@ -1,6 +1,10 @@
 """LiteLLM's generic guardrail."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,36 +89,57 @@ def test_what_could_not_be_checked_is_blocked_where_a_policy_is_closed_and_said_
         assert (answer["action"], answer["sae_monitor"]["status"]) == ("NONE", "unknown")
 
 
-def test_a_conversation_is_read_as_one_and_its_tools_beside_it():
+def test_a_conversation_is_read_as_one_and_its_calls_and_tools_beside_it():
+    called = [{"function": {"name": name, "arguments": "{}"}} for name in ("f", "g")]
     messages = [
         {"role": "system", "content": "be kind"},
         {
             "role": "user",
             "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}],
         },
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
-        },
+        {"role": "assistant", "content": None, "tool_calls": called},
         {"role": "tool", "content": "42"},
     ]
-    talk, tool = read(
-        body("be kind", "look", structured_messages=messages, tools=[{"function": {"name": "f"}}])
+    again = [*called, {"function": {"name": "h"}}]
+    found = read(
+        body(
+            "be kind",
+            "look",
+            structured_messages=messages,
+            tool_calls=again,
+            tools=[{"function": {"name": "f"}}],
+        )
     )
+    talk = found[0]
     assert [turn["role"] for turn in talk.content] == ["system", "user", "assistant", "tool"]
-    assert '"name": "f"' in talk.content[2]["content"]
     assert (talk.unread, talk.answer) == (1, False)
-    assert '"name": "f"' in tool.content
+    assert [(one.path, one.content) for one in found[1:]] == [
+        ("structured_messages[2].tool_calls[0]", "f\n{}"),
+        ("structured_messages[2].tool_calls[1]", "g\n{}"),
+        ("tool_calls[2]", "h"),
+        ("tools[0]", '{"function": {"name": "f"}}'),
+    ]
 
 
-def test_tool_calls_of_an_answer_are_read():
-    first, call = read(
-        body("hello", input_type="response", tool_calls=[{"function": {"arguments": "rm -rf"}}])
-    )
-    assert first.answer
-    assert call.answer
-    assert "rm -rf" in call.content
+def test_tool_calls_of_an_answer_are_read_each_by_itself():
+    calls = [{"function": {"arguments": text}} for text in ("rm -rf", "ls")]
+    found = read(body("hello", input_type="response", tool_calls=calls))
+    assert [(one.path, one.content, one.answer) for one in found] == [
+        ("texts[0]", "hello", True),
+        ("tool_calls[0]", "rm -rf", True),
+        ("tool_calls[1]", "ls", True),
+    ]
+
+
+def test_verdicts_say_which_text_they_are_about(served):
+    calls = [{"function": {"arguments": text}} for text in ("fine", "a bomb")]
+    answer = served.post(PATH, body("hello", input_type="response", tool_calls=calls)).json()
+    assert answer["action"] == "BLOCKED"
+    assert [(one["text"], one["action"]) for one in answer["sae_monitor"]["verdicts"]] == [
+        ("texts[0]", "allow"),
+        ("tool_calls[0]", "allow"),
+        ("tool_calls[1]", "block"),
+    ]
 
 
 def test_policies_can_be_bound_to_what_litellm_knows_of_its_caller():
@@ -127,3 +152,63 @@ def test_policies_can_be_bound_to_what_litellm_knows_of_its_caller():
 
 def test_a_request_without_anything_is_wrong(served):
     assert served.post(PATH, body()).status_code == 400
+
+
+LITELLM = os.environ.get("LITELLM") or shutil.which("litellm")
+TYPES = """
+import json, sys
+from litellm.types.proxy.guardrails.guardrail_hooks.generic_guardrail_api import (
+    GenericGuardrailAPIRequest as Request,
+    GenericGuardrailAPIResponse as Response,
+)
+found = []
+for asked, answered in json.load(sys.stdin):
+    Request.model_validate(asked)
+    known = set(asked) <= set(Request.model_fields)
+    read = Response.from_dict(answered)
+    found.append([known, read.action, read.blocked_reason, read.texts, read.structured_messages])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(
+    LITELLM is None, reason="LiteLLM is not here; install it elsewhere and set LITELLM to its proxy"
+)
+def test_requests_and_answers_are_those_of_litellms_own_types(served):
+    """The contract has no OpenAPI file: its types are in LiteLLM, and say the same as its documentation."""
+    calls = [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}
+        for text in ("{}", "a bomb")
+    ]
+    talk = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": calls[:1]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]
+    tools = [{"type": "function", "function": {"name": "f", "description": "reads", "parameters": {}}}]
+    blocked, unchecked = "the content violates a policy", "the request could not be served"
+    cases = [
+        (body("one two", model="m"), "NONE", None),
+        (body("a lie"), "NONE", None),
+        (body("the bomb"), "BLOCKED", blocked),
+        (body("the bomb", input_type="response"), "BLOCKED", blocked),
+        (body("x", input_type="response", tool_calls=calls), "BLOCKED", blocked),
+        (body("go", structured_messages=talk, tool_calls=calls[:1], tools=tools), "NONE", None),
+        (body("sick"), "BLOCKED", unchecked),
+        (body("one", images=["aGk="]), "BLOCKED", unchecked),
+    ]
+    answers = [served.post(PATH, asked).json() for asked, *_ in cases]
+    done = subprocess.run(
+        [str(Path(str(LITELLM)).parent / "python"), "-c", TYPES],
+        input=json.dumps([[asked, answer] for (asked, *_), answer in zip(cases, answers, strict=True)]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == [[True, action, reason, None, None] for _, action, reason in cases]

@@ -7,6 +7,7 @@ best into an environment of its own.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.http.conftest import MODEL, serving
 from tests.http.contracts.test_litellm import documented
+from tests.http.guard.upstream import upstream
 from tests.rpc.fake import policies, policy
 from tests.waiting import wait_for
 
@@ -130,6 +132,40 @@ def test_an_offending_answer_does_not_reach_the_caller(client):
 def test_what_could_not_be_checked_is_blocked(client):
     with pytest.raises(openai.BadRequestError, match="could not be served"):
         chat(client, "sick")
+
+
+def test_each_call_of_a_tool_is_checked(tmp_path):
+    def made(*texts):
+        return [
+            {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": t})}}
+            for n, t in enumerate(texts)
+        ]
+
+    def asked(*texts):
+        said = {"role": "assistant", "content": None, "tool_calls": made(*texts)}
+        done = ({"role": "tool", "tool_call_id": f"c{n}", "content": "done"} for n in range(len(texts)))
+        return [{"role": "user", "content": "go"}, said, *done]
+
+    with (
+        upstream() as behind,
+        serving(chosen=watching()) as guard,
+        proxy(tmp_path, behind.url, guard.addresses.http) as client,
+    ):
+
+        def chat(messages):
+            return client.chat.completions.create(model="fake", messages=messages, max_tokens=6)
+
+        behind.says("", finish="tool_calls", tool_calls=made("one", "two"))
+        answer = chat(asked("three", "four"))
+        assert [c.function.arguments for c in answer.choices[0].message.tool_calls] == [
+            '{"x": "one"}',
+            '{"x": "two"}',
+        ]
+        with pytest.raises(openai.BadRequestError, match="violates a policy"):
+            chat(asked("three", "a lie now"))
+        behind.says("", finish="tool_calls", tool_calls=made("one", "a bomb now"))
+        with pytest.raises(openai.APIStatusError, match="violates a policy"):
+            chat(asked("three", "four"))
 
 
 def test_a_guardrail_that_is_gone_blocks(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from jsonschema import ValidationError
 
 from tests.http.conftest import serving
-from tests.http.contracts.published import PublishedContract
+from tests.http.contracts.published import WEBHOOK, PublishedContract
 from tests.rpc.fake import policies
 
 
@@ -46,6 +46,34 @@ def test_what_could_not_be_checked_does_not_go_on_where_a_policy_is_closed(serve
         assert running.metric("fail_open_requests_total") == 1
 
 
+def called(*texts, said="fine"):
+    calls = [{"function": {"name": "f", "arguments": text}} for text in texts]
+    return {"role": "assistant", "content": said, "tool_calls": calls}
+
+
+def test_a_call_that_is_blocked_takes_its_message_with_it(served):
+    talk = {"body": {"messages": [{"role": "user", "content": "go"}, called("a", "a bomb")]}}
+    assert served.post("/request", talk).json()["action"]["status_code"] == 403
+    choices = {"body": {"choices": [{"message": called("a", "a bomb")}, {"message": called("a lie")}]}}
+    action = served.post("/response", choices).json()["action"]
+    texts = [choice["message"]["content"] for choice in action["body"]["choices"]]
+    assert texts == ["the content violates a policy", "fine"]
+    assert served.post(
+        "/response", {"body": {"choices": [{"message": called("a lie", said=None)}]}}
+    ).json() == {"action": {"reason": "detected: deception"}}
+
+
+def test_what_is_no_text_in_an_answer_is_not_clean(served):
+    sound = {"role": "assistant", "content": None, "audio": {"data": "AA"}}
+    action = served.post("/response", {"body": {"choices": [{"message": sound}]}}).json()["action"]
+    assert action["body"]["choices"][0]["message"]["content"] == "the request could not be served"
+
+
+def test_thoughts_are_read(served):
+    thought = {"role": "assistant", "content": "fine", "reasoning_content": "a bomb"}
+    assert "body" in served.post("/response", {"body": {"choices": [{"message": thought}]}}).json()["action"]
+
+
 def test_wrong_bodies_have_the_errors_of_the_contract(served):
     for path, wrong in (
         ("/request", {}),
@@ -57,20 +85,25 @@ def test_wrong_bodies_have_the_errors_of_the_contract(served):
         assert set(answer.json()["detail"][0]) == {"loc", "msg", "type"}
 
 
-def test_answers_are_those_of_the_published_contract(served):
-    contract = PublishedContract("gloo-ai-gateway-guardrail-webhook-openapi.yaml")
+def test_requests_and_answers_are_those_of_the_published_contract(served):
+    contract = PublishedContract(WEBHOOK)
     kinds = [
         ("/request", asked("one two"), "PassAction"),
         ("/request", asked("a lie"), "PassAction"),
         ("/request", asked("a bomb"), "RejectAction"),
+        ("/request", asked("sick"), "RejectAction"),
         ("/response", answered("one two"), "PassAction"),
+        ("/response", answered("a lie"), "PassAction"),
         ("/response", answered("one two", "a bomb"), "MaskAction"),
+        ("/response", answered("", "sick"), "MaskAction"),
+        ("/response", {"body": {"choices": [{"message": called("a bomb", said="")}]}}, "MaskAction"),
     ]
     for path, body, kind in kinds:
         found = served.post(path, body)
         assert found.status_code == 200
         contract.check(found)
-        contract.check_part(kind, found.json()["action"])
+        contract.check_part(kind, found.json()["action"], strict=True)
         contract.check(served.post(path, {}))
+    assert contract.checked == contract.described("/request", "/response")
     with pytest.raises((ValidationError, AssertionError)):
         contract.check_part("MaskAction", {"reason": "no body"})

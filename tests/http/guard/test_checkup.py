@@ -50,8 +50,10 @@ def test_a_server_that_lists_no_models_answers_and_one_that_is_gone_does_not(beh
 
     behind.script = lists_none
     with guarding(behind) as guard:
-        found = by_name(DoorCheck(guard.addresses.http, offending="a bomb").run())
-    assert found == {
+        findings = DoorCheck(guard.addresses.http, offending="a bomb").run()
+    assert ("lists no models" in findings[0].detail) == passes
+    assert f"status {status}" in findings[0].detail
+    assert by_name(findings) == {
         "it answers": passes,
         "what is benign passes": True,
         "what offends is seen": True,

@@ -145,3 +145,33 @@ def test_each_call_is_scored_as_if_it_were_the_whole_answer(served, stream):
         assert places[0] == places[1]
     # They are not all alike, so that a mistaken text would show.
     assert len({tuple(scores(one).values()) for one in alone}) == 3
+
+
+def test_each_call_in_the_history_is_scored_as_if_it_stood_alone(served):
+    """The same numbers as of a completion whose prompt is the text of that call."""
+    calls = [{"id": name, "function": {"name": name, "arguments": text}} for name, text in CALLS]
+    talk = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+    with upstream() as behind, before(served, behind) as client:
+        behind.says("Yes.")
+        found = client.chat.completions.create(
+            model="up",
+            messages=[talk[0], talk[1] | {"tool_calls": calls}, {"role": "user", "content": "And?"}],
+        )
+        said = client.chat.completions.create(
+            model="up", messages=[*talk, {"role": "user", "content": "And?"}]
+        )
+        whole, *each = found.sae_monitor["verdicts"]
+        behind.script = lambda reply: reply.whole(
+            {"object": "text_completion", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}
+        )
+        alone = [
+            client.completions.create(model="up", prompt="\n".join(call)).sae_monitor["verdicts"][0]
+            for call in CALLS
+        ]
+    assert [one["text"] for one in each] == ["messages[1].tool_calls[0]", "messages[1].tool_calls[1]"]
+    for mine, other in zip([whole, *each], [said.sae_monitor["verdicts"][0], *alone], strict=True):
+        assert mine["coverage"] == other["coverage"]
+        assert scores(mine).keys() == scores(other).keys()
+        for name, score in scores(other).items():
+            assert scores(mine)[name] == pytest.approx(score, abs=1e-4)
+    assert len({tuple(scores(one).values()) for one in [whole, *each]}) == 3

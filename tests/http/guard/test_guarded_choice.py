@@ -2,8 +2,8 @@
 
 import asyncio
 
-from monitor.http.guard import guarded_choice
 from monitor.records import Action, FinishReason
+from monitor.rpc import watched_answer
 from tests.http.guard.test_session import session, texts
 from tests.rpc.fake import policies
 from tests.rpc.test_watches import parts
@@ -117,7 +117,7 @@ def test_of_a_closed_choice_nothing_is_read() -> None:
 
 
 def test_more_texts_than_a_choice_may_have_are_not_checked(monkeypatch) -> None:
-    monkeypatch.setattr(guarded_choice, "_MOST_TEXTS", 2)
+    monkeypatch.setattr(watched_answer, "_MOST_TEXTS", 2)
 
     async def test() -> None:
         async with parts(policies(closed=False)) as found, session(found, "hello") as asked:

@@ -11,6 +11,7 @@ import pytest
 
 from monitor.records import Action
 from tests.http.conftest import DEADLINE
+from tests.http.contracts.published import OPENAI, PublishedContract
 from tests.http.guard.conftest import guarding
 from tests.http.guard.upstream import chat, upstream
 from tests.rpc.fake import policies
@@ -114,6 +115,87 @@ def test_a_prompt_that_is_blocked_is_answered_here(guard, behind):
 )
 def test_prompts_are_scored_wherever_they_stand(guard, field):
     assert guard.chat("hello", **field).choices[0].finish_reason == "content_filter"
+
+
+def history(*texts, said=None):
+    """A conversation in which a model called tools."""
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": text}}
+        for number, text in enumerate(texts)
+    ]
+    return [
+        {"role": "user", "content": "go on"},
+        {"role": "assistant", "content": said, "tool_calls": calls},
+        *({"role": "tool", "tool_call_id": f"c{n}", "content": "done"} for n in range(len(texts))),
+    ]
+
+
+def test_calls_in_the_history_are_texts_of_their_own(guard, behind):
+    behind.says("fine")
+    found = guard.chat("", messages=history("one", "a lie", said="I do"))
+    said = found.sae_monitor
+    assert [v.get("text") for v in said["verdicts"]] == [
+        None,
+        "messages[1].tool_calls[0]",
+        "messages[1].tool_calls[1]",
+    ]
+    # Begin of text and go on, I do, done, done, fine; and of each call its name and its arguments.
+    assert [v["coverage"]["tokens_scored"] for v in said["verdicts"]] == [8, 3, 4]
+    assert [v["action"] for v in said["verdicts"]] == ["allow", "allow", "suppress"]
+    assert (said["action"], said["matched"]) == ("suppress", True)
+    assert behind.asked[-1].json["messages"] == history("one", "a lie", said="I do")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_in_the_history_that_is_blocked_ends_the_request_here(guard, behind, stream):
+    before = len(behind.asked)
+    found = guard.chat("", messages=history("one", "a bomb"), stream=stream)
+    last = list(found)[-1] if stream else found
+    assert last.choices[0].finish_reason == "content_filter"
+    assert [(v.get("text"), v["action"]) for v in last.sae_monitor["verdicts"]] == [
+        (None, "allow"),
+        ("messages[1].tool_calls[0]", "allow"),
+        ("messages[1].tool_calls[1]", "block"),
+    ]
+    assert last.sae_monitor["action"] == "block"
+    assert len(behind.asked) == before
+
+
+def test_a_call_in_the_history_that_cannot_be_read_is_refused(guard, behind):
+    before = len(behind.asked)
+    with pytest.raises(openai.InternalServerError):
+        guard.chat("", messages=history("sick"))
+    assert len(behind.asked) == before
+
+
+CALLS = [
+    {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": text}}
+    for number, text in enumerate(("one", "a lie"))
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("said", "asked", "status"),
+    [
+        ("fine", [{"role": "user", "content": "hello"}], 200),
+        ("a bomb", [{"role": "user", "content": "hello"}], 200),
+        ("fine", [{"role": "user", "content": "a bomb"}], 200),
+        (None, history("one", "a lie"), 200),
+        ("fine", [{"role": "user", "content": "sick"}], 503),
+        ("fine", [], 400),
+    ],
+)
+def test_requests_and_answers_are_those_of_the_published_api(guard, behind, said, asked, status, stream):
+    """Passed on, cut, answered here, with calls of tools, not checked, wrong."""
+    contract = PublishedContract(OPENAI, "/v1", "ErrorResponse")
+    if stream:
+        behind.streams([said or ""])
+    else:
+        behind.says(said, refusal=None, **({} if said else {"tool_calls": CALLS}))
+    answer = guard.post("/v1/chat/completions", {"model": "up", "messages": asked, "stream": stream})
+    assert answer.status_code == status, answer.text
+    contract.check(answer)
 
 
 def test_completions_have_a_watch_for_each_prompt(guard, behind):

@@ -6,11 +6,13 @@ import json
 import httpx2 as httpx
 import openai
 import pytest
+from jsonschema import ValidationError
 
 from monitor.errors import NotComputed
 from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.http.conftest import MODEL, serving
+from tests.http.contracts.published import OPENAI, PublishedContract
 from tests.rpc.fake import policies, policy
 from tests.waiting import wait_for
 
@@ -315,3 +317,68 @@ def test_one_choice_that_fails_ends_the_others(served):
     with pytest.raises(openai.APIError):
         served.client().completions.create(model=MODEL, prompt=["one two", "sick"], max_tokens=60)
     assert len(served.runtime.engine.cancelled) > before
+
+
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "one two"}], "max_tokens": 6}
+TEXT = {"model": MODEL, "prompt": "one two", "max_tokens": 6}
+
+
+def said(text):
+    return CHAT | {"messages": [{"role": "user", "content": text}]}
+
+
+EVERY_FIELD = CHAT | {
+    "messages": [
+        {"role": "developer", "content": "be nice"},
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
+        {"role": "assistant", "content": "three"},
+        {"role": "tool", "content": "four", "tool_call_id": "1"},
+    ],
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "seed": 7,
+    "stop": ["end"],
+    "n": 2,
+    "user": "me",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/chat/completions", CHAT, 200),
+        ("/chat/completions", EVERY_FIELD, 200),
+        ("/chat/completions", CHAT | {"stream": True}, 200),
+        ("/chat/completions", CHAT | {"stream": True, "stream_options": {"include_usage": True}}, 200),
+        ("/chat/completions", said("a bomb"), 200),
+        ("/chat/completions", said("a bomb") | {"stream": True}, 200),
+        ("/chat/completions", said("a lie") | {"sae_monitor": {"include_tokens": True}}, 200),
+        ("/chat/completions", said("sick"), 503),
+        ("/chat/completions", {}, 400),
+        ("/chat/completions", CHAT | {"model": "other"}, 404),
+        ("/completions", TEXT, 200),
+        ("/completions", TEXT | {"prompt": ["one", "two"], "n": 2}, 200),
+        ("/completions", TEXT | {"stream": True}, 200),
+        ("/completions", TEXT | {"prompt": "a bomb"}, 200),
+        ("/completions", {}, 400),
+        ("/moderations", {"input": "a lie"}, 200),
+        ("/moderations", {"input": ["one", "a bomb"], "model": MODEL}, 200),
+        ("/moderations", {"input": [{"type": "text", "text": "a bomb"}]}, 200),
+        ("/moderations", {"input": "sick"}, 503),
+        ("/moderations", {}, 400),
+        ("/models", None, 200),
+    ],
+)
+def test_requests_and_answers_are_those_of_the_published_api(served, path, body, status):
+    contract = PublishedContract(OPENAI, "/v1", "ErrorResponse")
+    url = f"{served.addresses.http}/v1{path}"
+    sent = httpx.get(url, trust_env=False) if body is None else served.post(f"/v1{path}", body)
+    assert sent.status_code == status, sent.text
+    contract.check(sent)
+
+
+def test_a_check_against_the_published_api_can_fail(served):
+    contract = PublishedContract(OPENAI, "/v1", "ErrorResponse")
+    contract.check_part("CreateModerationResponse", served.post("/v1/moderations", {"input": "x"}).json())
+    with pytest.raises(ValidationError):
+        contract.check_part("CreateModerationResponse", served.post("/v1/chat/completions", CHAT).json())

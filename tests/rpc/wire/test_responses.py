@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,7 @@ from monitor.records import (
     Where,
 )
 from monitor.rpc.wire import responses
+from monitor.rpc.wire.responses import OfText
 from monitor.v1 import monitor_pb2 as pb
 from tests.policy.conftest import policy, rule, word
 from tests.rpc.fake import Inspected
@@ -206,3 +209,41 @@ def test_events_without_text_send_no_empty_chunk():
     assert parts(Released("", None), Released("", None, (detection(),), 3)) == ["r"]
     assert parts(Released("", scored(1, [0.5, 0.0]))) == [("", [1])]
     assert parts() == []
+
+
+def found(phase, status=Status.CHECKED, score=0.0, threshold=0.5, failure=None, action=Action.ALLOW):
+    one = replace(detection(), phase=phase)
+    return Verdict(
+        status=status,
+        action=action,
+        detections=(one,),
+        scores=(RuleScore("p", "r", Phase.RESPONSE, score, threshold),),
+        coverage=Coverage(4, 3),
+        failure=failure,
+    )
+
+
+def test_of_several_texts_the_strictest_verdict_is_told_with_the_detections_of_all():
+    """Those of the prompt, which each text of the answer has, once."""
+    texts = [
+        OfText("", found(Phase.PROMPT, score=0.25), prompt=False),
+        OfText("tool_calls[0]", found(Phase.PROMPT, score=0.75, threshold=1.25), prompt=False),
+        OfText("tool_calls[1]", found(Phase.RESPONSE, score=0.5, action=Action.BLOCK), prompt=False),
+        OfText(
+            "m[1].tool_calls[0]", found(Phase.PROMPT, Status.UNKNOWN, failure=Failure.LEFT_OUT), prompt=True
+        ),
+    ]
+    told = responses.strictest(texts)
+    assert (told.status, told.failure) == (pb.CHECK_STATUS_UNKNOWN, "left_out")
+    assert (told.action, told.matched) == (pb.ACTION_BLOCK, True)
+    assert [(one.phase, one.call) for one in told.detections] == [
+        (pb.PHASE_PROMPT, ""),
+        (pb.PHASE_RESPONSE, "tool_calls[1]"),
+        (pb.PHASE_PROMPT, "m[1].tool_calls[0]"),
+    ]
+    ((score, threshold),) = [(one.score, one.threshold) for one in told.scores]
+    assert (score, threshold) == (0.5, 0.5)  # it came nearest to its threshold
+    assert (told.coverage.tokens_run, told.coverage.tokens_scored) == (16, 12)
+    each = [text.message for text in texts]
+    assert [one.call for one in each] == ["", "tool_calls[0]", "tool_calls[1]", "m[1].tool_calls[0]"]
+    assert [one.verdict.detections[0].call for one in each] == ["", "", "tool_calls[1]", "m[1].tool_calls[0]"]
