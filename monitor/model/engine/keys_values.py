@@ -137,9 +137,9 @@ class KeysValues:
         if self.room < end:
             self.reserve(end)
         held = self._layer(layer, keys, values)
-        held[0][:, :, position:end] = keys
-        held[1][:, :, position:end] = values
-        return held[0][:, :, :end], held[1][:, :, :end]
+        for part, new in zip(held, (keys, values), strict=True):
+            part.narrow(2, position, end - position).copy_(new)
+        return held[0].narrow(2, 0, end), held[1].narrow(2, 0, end)
 
     def release(self) -> None:
         """Let go of all that is held."""

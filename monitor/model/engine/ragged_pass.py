@@ -286,8 +286,10 @@ class RaggedPasses:
         for group in running.together if plain else ():
             found.append(group.attend(layer, query, key, value, window, scale))
         for rows, part in running.apart if plain else running.all:
-            keys, values = part.past.put(layer, part.position, key[:, :, rows], value[:, :, rows])
-            mine = query[:, :, rows]
+            mine, new_keys, new_values = (
+                whole.narrow(2, rows.start, len(part.ids)) for whole in (query, key, value)
+            )
+            keys, values = part.past.put(layer, part.position, new_keys, new_values)
             shape = len(part.ids), keys.shape[2], window
             if shape not in running.masks:
                 running.masks[shape] = _mask(query, *shape)
