@@ -467,8 +467,8 @@ class Settings(BaseSettings):
     # In front of another server
 
     upstream: Annotated[str, AfterValidator(_checked_url)] | None = None
-    """URL of the server that `sae-monitor guard` stands in front of, such as http://127.0.0.1:8000. A path in it stands
-    before that of every request."""
+    """URL of the server that `sae-monitor guard` stands in front of, such as http://127.0.0.1:8000; a `/v1` at its end
+    may stand or not. Any other path in it stands before that of every request."""
 
     envoy: bool = False
     """Serve Envoy's external processing at the gRPC port, so that `sae-monitor guard` reads what goes through an Envoy

@@ -42,8 +42,8 @@ VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
 _REST = 1.5
-"""Seconds between two rounds. vLLM's worker waits for its next pass without sleeping for a second, which takes a core from
-the process that is measured next."""
+"""Seconds between two rounds. For a second vLLM's worker waits for its next pass without sleeping, which takes a core
+from the process that is measured next."""
 _LONGEST = 256
 """Tokens of prompt and response together that a cache has room for, for each request."""
 

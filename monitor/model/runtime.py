@@ -202,6 +202,7 @@ class Runtime:
             streams=streams,
             held_tokens=None if limits.running else limits.cache_tokens,
             memory=limits.memory,
+            alone=not self.engine.generates,
         )
 
     @property

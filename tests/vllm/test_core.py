@@ -10,6 +10,7 @@ from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
 from monitor.errors import ConfigurationError
+from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest
 from monitor.model.offline.residuals import Harvester
@@ -384,6 +385,37 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
         assert np.mean((found > 0.5) != (wanted > 0.5)) < 0.005
 
 
+@pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
+def test_without_clamps_logits_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, monkeypatch, eager):
+    subject = MAKERS["demo"]("cpu", "float32")
+    subject.loaded.model.save_pretrained(tmp_path)
+    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(8)]
+    options = {"enforce_eager": eager, "block_size": 32}
+    from monitor.vllm.core import CoreOptions
+
+    core = vllm.bare_core(CoreOptions(tmp_path, "float32", 512, 256, False, 64 << 20, options), 16)
+    bare = [likeliest_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+    core.shutdown()
+    seen, draw = [], Engine.draw
+
+    def keeps(engine, logits):
+        seen.extend(torch.log_softmax(logits.float(), -1))
+        return draw(engine, logits)
+
+    monkeypatch.setattr(Engine, "draw", keeps)
+    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
+    with engine_of(subject, 16, None, batcher) as (engine, _):
+        engine._end_ids = frozenset()
+        for number, (ids, wanted) in enumerate(zip(asked, bare, strict=True)):
+            seen.clear()
+            call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
+            request = GenerationRequest(str(number), call.ids, sampling, call.observer, call.observer)
+            engine.submit(request, call.emit)
+            assert list(call.finished().ids[len(ids) :]) == [int(tokens[0]) for tokens, _ in wanted]
+            for logs, (tokens, likeliest) in zip(seen, wanted, strict=False):
+                assert np.abs(logs[tokens].numpy() - likeliest).max() < 1e-4
+
+
 @pytest.mark.parametrize("given", [0, -1, "2", True, 1.5])
 def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
     from monitor.vllm.core import ranks_in
@@ -402,6 +434,21 @@ def drawn_alone(vllm, core, name, ids, count):
         outputs, _ = core.step()
         drawn += [token for one in outputs.values() for out in one.outputs for token in out.new_token_ids]
     return drawn
+
+
+def likeliest_alone(vllm, core, name, ids, count):
+    """The ten likeliest next tokens with their logarithms, the likeliest first, of a request that runs by itself."""
+    request = vllm.core_request(name, ids, count, shares=False)
+    request.sampling_params.logprobs = 10
+    core.add_request(*core.preprocess_add_request(request))
+    found = []
+    while core.scheduler.has_unfinished_requests():
+        for one in core.step()[0].values():
+            for out in one.outputs:
+                # Before the ten stands the token that was drawn.
+                tokens, logs = out.new_logprobs.logprob_token_ids, out.new_logprobs.logprobs
+                found += [(np.asarray(t[1:]), np.asarray(v[1:])) for t, v in zip(tokens, logs, strict=True)]
+    return found
 
 
 def exact_readings(subject, watched, ids):

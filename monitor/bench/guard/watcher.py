@@ -2,7 +2,8 @@
 
 The server's part is transformers' full forward pass to the logits, with a key-value cache. The watcher's part is what
 the guard runs: streams of the scorer to the tapped layer, with the shipped policies. Both read the same prompts of
-random token ids and then one token at a time; rounds alternate, and a ratio is taken within a round. Memory is that of
+random token ids and then one token at a time; rounds alternate, and a ratio is taken within a round. Each side computes
+in a process of its own, as a server and its guard do, so that it keeps its threads between two runs. Memory is that of
 the weights, as bytes of tensors, and what a process of its own has grown by: for the watcher with its dictionary and
 all that runs it. The cache is apart.
 """
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import psutil
@@ -28,9 +28,9 @@ import typer
 
 from monitor.bench.around import Watch, policies_for, watching
 from monitor.bench.models import MAKERS, Subject
-from monitor.model.compute_threads import released
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import StreamJob, StreamRead
+from monitor.model.load.model import load_model
 from monitor.model.runtime import Runtime, load_pair
 from monitor.pairs.named_pair import NamedPair
 from monitor.pairs.registry import named
@@ -42,7 +42,7 @@ app = typer.Typer(add_completion=False)
 Prompts = Sequence[Sequence[int]]
 _SECONDS = 300.0
 _IDLE = 0.6
-"""Seconds after which an idle scorer has released its threads."""
+"""Seconds before each run, in which the threads of both sides wait: requests come at any time."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class PassTimes:
     """Of the prompts of all requests."""
     decode: float
     """Of all tokens behind them."""
+
+
+FullModel = Callable[[Prompts, int], PassTimes]
+"""Runs the whole model over prompts of so many tokens, and what comes behind them."""
 
 
 @app.command()
@@ -77,14 +81,15 @@ def main(
         assert subject.pair is not None
         with watcher(subject, subject.pair, kind) as (runtime, watch):
             freeze_heap()
-            for count in batch or [1, 8]:
-                found = measure(subject, runtime, watch, count, prompt_tokens, new_tokens, rounds)
-                for part in ("prompt", "decode"):
-                    typer.echo(f"{kind}, {count} at once, {part}: {_shares(found, part)}")
+            with full_model(model, kind) as full_one:
+                for count in batch or [1, 8]:
+                    found = measure(full_one, runtime, watch, count, prompt_tokens, new_tokens, rounds)
+                    for part in ("prompt", "decode"):
+                        typer.echo(f"{kind}, {count} at once, {part}: {_shares(found, part)}")
 
 
 def measure(
-    subject: Subject,
+    full: FullModel,
     runtime: Runtime,
     watch: Watch,
     count: int,
@@ -93,29 +98,23 @@ def measure(
     rounds: int,
 ) -> list[tuple[PassTimes, PassTimes]]:
     """PassTimes of the full model and of the watcher, in every counted round."""
-    vocabulary = int(subject.loaded.model.config.vocab_size)
+    vocabulary = runtime.loaded.rows
     found = []
     for number in range(rounds):
         chance = random.Random(number)
         ids = [
             [chance.randrange(8, vocabulary) for _ in range(prompt_tokens + new_tokens)] for _ in range(count)
         ]
-        runs: list[Callable[[], PassTimes]] = [
-            partial(full_forward, subject.loaded.model, ids, prompt_tokens),
-            partial(watched_forward, runtime, watch, ids, prompt_tokens),
-        ]
+        taken: dict[bool, PassTimes] = {}
         # Whoever runs first changes from round to round.
-        order = (0, 1) if number % 2 else (1, 0)
-        taken = {at: _apart(runs[at]) for at in order}
+        for whole in (True, False) if number % 2 else (False, True):
+            time.sleep(_IDLE)
+            taken[whole] = (
+                full(ids, prompt_tokens) if whole else watched_forward(runtime, watch, ids, prompt_tokens)
+            )
         if number:
-            found.append((taken[0], taken[1]))
+            found.append((taken[True], taken[False]))
     return found
-
-
-def _apart(run: Callable[[], PassTimes]) -> PassTimes:
-    """A run as in a process that does nothing else: nobody's idle threads slow it down."""
-    time.sleep(_IDLE)
-    return released(run)
 
 
 def _shares(found: Sequence[tuple[PassTimes, PassTimes]], part: str) -> str:
@@ -128,17 +127,47 @@ def _shares(found: Sequence[tuple[PassTimes, PassTimes]], part: str) -> str:
     )
 
 
+_MODEL: list[Any] = []
+"""The whole model, in the process that runs it."""
+
+
+@contextmanager
+def full_model(pair: str, dtype: str) -> Iterator[FullModel]:
+    """The whole model in a process of its own, which has as many threads as this one."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, _load, (pair, dtype, torch.get_num_threads())) as pool:
+        yield lambda ids, prompt_tokens: pool.apply(_full_forward, (ids, prompt_tokens))
+
+
+def _load(pair: str, dtype: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    limit_retained_memory()  # as a server does, here for both
+    _MODEL.append(load_model(named(pair).model_path(), device="cpu", dtype=dtype).model)
+    freeze_heap()
+
+
+def _full_forward(ids: Prompts, prompt_tokens: int) -> PassTimes:
+    return full_forward(_MODEL[0], ids, prompt_tokens)
+
+
 @torch.no_grad()
 def full_forward(model: Any, ids: Prompts, prompt_tokens: int) -> PassTimes:
     """A server's work without its drawing of tokens: logits of the last position of each pass."""
     from transformers import DynamicCache
 
     rows, past = torch.tensor(ids), DynamicCache(config=model.config)
+
+    def run(part: torch.Tensor) -> None:
+        found = model.base_model(part, past_key_values=past, use_cache=True).last_hidden_state
+        # In one piece: of a row within a prompt, torch computes the product with a copy of the whole head in bfloat16,
+        # which doubles the time of a prompt. Whoever calls `generate` pays that; a server should not.
+        model.get_output_embeddings()(found[:, -1].contiguous())
+
     began = time.perf_counter()
-    model(rows[:, :prompt_tokens], past_key_values=past, use_cache=True, logits_to_keep=1)
+    run(rows[:, :prompt_tokens])
     prompted = time.perf_counter()
     for at in range(prompt_tokens, rows.shape[1]):
-        model(rows[:, at : at + 1], past_key_values=past, use_cache=True, logits_to_keep=1)
+        run(rows[:, at : at + 1])
     return PassTimes(prompted - began, time.perf_counter() - prompted)
 
 
@@ -225,8 +254,6 @@ def in_own_process(pair: str, dtype: str, role: str) -> tuple[int, int]:
 
 
 def _held(name: str, dtype: str, role: str) -> tuple[int, int]:
-    from monitor.model.load.model import load_model
-
     pair = named(name)
     load_model(named("tiny").model_path(), device="cpu", dtype=dtype)  # what code takes is no weights
     gc.collect()

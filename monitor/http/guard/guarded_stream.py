@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,17 +73,15 @@ class GuardedStream:
 
     @property
     def _ended(self) -> bool:
-        """True where every choice has ended, or is ended here."""
-        return self._done or self._all(lambda choice: choice.finish is not None or choice.closed)
+        """True where the server says so, or every choice that began has ended: there are servers that know no `n`."""
+        choices = self._session.choices.values()
+        return self._done or all(choice.finish is not None or choice.closed for choice in choices)
 
     @property
     def _stopped(self) -> bool:
         """True where nothing of any choice may leave any more."""
-        return self._all(lambda choice: choice.closed)
-
-    def _all(self, holds: Callable[[GuardedChoice], bool]) -> bool:
         choices = self._session.choices.values()
-        return len(choices) >= self._session.count and all(map(holds, choices))
+        return len(choices) >= self._session.count and all(choice.closed for choice in choices)
 
     async def _pass_on(self) -> None:
         reader = EventReader(MOST_BYTES)

@@ -83,7 +83,9 @@ class Upstream:
         """
         path = scope["raw_path"].partition(b"?")[0]
         query = scope.get("query_string", b"")
-        target = self.url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b"")
+        # Every request brings its own `/v1`; clients of the API are given URLs that end with it.
+        before = self.url.raw_path.rstrip(b"/").removesuffix(b"/v1")
+        target = before + path + (b"?" + query if query else b"")
         url = self.url.copy_with(raw_path=target)
         headers = self._headers(scope, body, encoding)
         request = self._client.build_request(scope["method"], url, headers=headers, content=body or None)

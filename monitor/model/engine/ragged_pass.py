@@ -1,7 +1,8 @@
 """Ragged passes: tokens that continue many sequences of different lengths, in one forward pass to the tapped layer.
 
 All tokens of a pass stand in one row, so that everything but attention is computed for all of them at once. Attention
-is computed for each sequence by itself, over its own keys and values: what is no number in one reaches no other.
+is computed for each sequence over its own keys and values: what is no number in one reaches no other. Sequences that go
+on by one token each, and whose keys and values lie beside each other, are the batch of one call.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from monitor.model.engine.attention import attend_one, is_plain
 from monitor.model.engine.chunks import Chunks
+from monitor.model.engine.keys_values import KeysValues, Slab, Slabs
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.tap import LayerReached
 
 _NAME = "ragged"
 """Of the attention implementation, as transformers knows it."""
-_FIRST = 64
-"""Tokens for which keys and values have room at first; doubled when they do not suffice."""
 _REHEARSED = ((9, 1, 6), (3, 1, 1, 1), (17, 5))
 """Tokens of the parts in which three sequences are run at the start, beside each of them whole."""
 _APART = {torch.float32: 1e-2, torch.float64: 1e-3}
@@ -35,42 +35,6 @@ _APART = {torch.float32: 1e-2, torch.float64: 1e-3}
 _APART_ELSE = 0.1
 
 _Attention = Callable[..., tuple[Tensor, Any]]
-
-
-class KeysValues:
-    """Keys and values of one sequence, by layer. What stands behind its `tokens` may be overwritten."""
-
-    def __init__(self) -> None:
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def put(self, layer: int, position: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write those of tokens from a position on, `[1, heads, tokens, width]`; all up to the last of them."""
-        end = position + keys.shape[2]
-        held = self._layers.get(layer)
-        if held is None or held[0].shape[2] < end:
-            held = self._layers[layer] = (_grown(held, 0, keys, end), _grown(held, 1, values, end))
-        held[0][:, :, position:end] = keys
-        held[1][:, :, position:end] = values
-        return held[0][:, :, :end], held[1][:, :, :end]
-
-    @property
-    def bytes(self) -> int:
-        """Of memory."""
-        return sum(part.nbytes for held in self._layers.values() for part in held)
-
-    @property
-    def room(self) -> int:
-        """Tokens that fit without more memory."""
-        return max((held[0].shape[2] for held in self._layers.values()), default=0)
-
-
-def _grown(held: tuple[Tensor, Tensor] | None, which: int, new: Tensor, end: int) -> Tensor:
-    """A tensor with room for `end` tokens, which begins with what is held."""
-    room = max(_FIRST, 2 * (held[which].shape[2] if held is not None else 0), end)
-    found = new.new_zeros(new.shape[0], new.shape[1], room, new.shape[3])
-    if held is not None:
-        found[:, :, : held[which].shape[2]] = held[which]
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +54,120 @@ class _RunningPass:
     """None: the one that the model's own module defines."""
     masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
     """By the arguments of `_mask`: they are the same in many layers."""
+    together: list[_SharedCall] = field(default_factory=list)
+    """Where the attention is plain: the sequences that share calls."""
+    apart: list[tuple[slice, Continuation]] = field(default_factory=list)
+    """The rows of all others."""
+    all: list[tuple[slice, Continuation]] = field(default_factory=list)
+    """The rows of all."""
+
+    def __post_init__(self) -> None:
+        single: dict[int, list[tuple[slice, Continuation]]] = {}
+        first = 0
+        for part in self.stretches:
+            end = first + len(part.ids)
+            part.past.reserve(part.position + len(part.ids))
+            self.all.append((slice(first, end), part))
+            if len(part.ids) == 1:
+                single.setdefault(id(part.past.slab), []).append(self.all[-1])
+            first = end
+        shared = {slab: parts for slab, parts in single.items() if len(parts) > 1}
+        self.together = [_SharedCall.of(parts, first) for parts in shared.values()]
+        self.apart = [
+            (rows, part) for rows, part in self.all if len(part.ids) > 1 or id(part.past.slab) not in shared
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _CallRows:
+    """Of sequences that share a call: tensors `[sequences]` on the device of a layer."""
+
+    rows: Tensor
+    """Of their tokens in the pass."""
+    places: Tensor
+    """On the slab."""
+    positions: Tensor
+    """Of their tokens in the sequences."""
+
+    def to(self, device: torch.device) -> _CallRows:
+        """The same on another device."""
+        return _CallRows(self.rows.to(device), self.places.to(device), self.positions.to(device))
+
+
+@dataclass(slots=True)
+class _SharedCall:
+    """Sequences that a pass continues by one token each, and that stand on one slab, by their places there."""
+
+    slab: Slab
+    where: _CallRows
+    in_order: bool
+    """True where the pass has no other rows, and these in this order."""
+    neighbours: slice | None
+    """The places, where nothing else is between them."""
+    known: int
+    """Tokens of the longest of them."""
+    masks: dict[tuple[int | None, torch.device], tuple[_CallRows, Tensor]] = field(default_factory=dict)
+    """By the width of the window, beside where they are."""
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[slice, Continuation]], tokens: int) -> _SharedCall:
+        """Of some rows of a pass over so many tokens."""
+        ordered = sorted(parts, key=lambda one: one[1].past.place)
+        rows, mine = [rows.start for rows, _ in ordered], [part for _, part in ordered]
+        places, positions = [part.past.place for part in mine], [part.position for part in mine]
+        slab, taken = mine[0].past.slab, slice(places[0], places[-1] + 1)
+        assert slab is not None
+        return cls(
+            slab,
+            _CallRows(torch.tensor(rows), torch.tensor(places), torch.tensor(positions)),
+            rows == list(range(tokens)),
+            taken if taken.stop - taken.start == len(places) else None,
+            max(positions) + 1,
+        )
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float | None
+    ) -> tuple[slice | Tensor, Tensor]:
+        """Their rows, and outputs `[1, sequences, heads, width]`. What is given is that of all rows of the pass.
+
+        Heads that share keys and values stand as rows beside each other, so that nothing is repeated.
+        """
+        if (window, query.device) not in self.masks:
+            where = self.where.to(query.device)
+            self.masks[window, query.device] = where, self._mask(where, query.dtype, window)
+        where, mask = self.masks[window, query.device]
+        queries, new_keys, new_values = (self._mine(where, rows) for rows in (query, key, value))
+        keys, values = self.slab.layer(layer, key, value)
+        keys[where.places, :, where.positions] = new_keys
+        values[where.places, :, where.positions] = new_values
+        count, heads, width = queries.shape
+        found = scaled_dot_product_attention(
+            queries.reshape(count, keys.shape[1], heads // keys.shape[1], width),
+            self._past(where, keys),
+            self._past(where, values),
+            attn_mask=mask,
+            scale=scale,
+        )
+        rows = slice(0, count) if self.in_order else where.rows
+        return rows, found.reshape(1, count, heads, found.shape[3])
+
+    def _mine(self, where: _CallRows, rows: Tensor) -> Tensor:
+        """Their rows `[sequences, heads, width]` of `[1, heads, tokens, width]`."""
+        found = rows[0].transpose(0, 1)
+        return found if self.in_order else found[where.rows]
+
+    def _past(self, where: _CallRows, held: Tensor) -> Tensor:
+        """Theirs, `[sequences, heads, known, width]`, of a tensor of the slab."""
+        held = held[:, :, : self.known]
+        return held[where.places] if self.neighbours is None else held[self.neighbours]
+
+    def _mask(self, where: _CallRows, dtype: torch.dtype, window: int | None) -> Tensor:
+        """What is added to scores, `[sequences, 1, 1, known]`."""
+        device = where.positions.device
+        behind = where.positions.unsqueeze(1) - torch.arange(self.known, device=device)
+        hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
+        nothing = torch.zeros(len(hidden), self.known, dtype=dtype, device=device)
+        return nothing.masked_fill(hidden, torch.finfo(dtype).min)[:, None, None]
 
 
 @dataclass
@@ -98,6 +176,8 @@ class RaggedPasses:
 
     loaded: LoadedModel
     why_separate: str = ""
+    slabs: Slabs = field(default_factory=Slabs, repr=False)
+    """Where keys and values of its sequences stand."""
     _now: threading.local = field(default_factory=threading.local, repr=False)
 
     def __post_init__(self) -> None:
@@ -151,7 +231,16 @@ class RaggedPasses:
             self.why_separate = "it reads sequences beside each other otherwise than alone"
 
     def _in_parts(self, texts: Sequence[Sequence[int]], chunks: Chunks) -> list[Tensor]:
-        held = [KeysValues() for _ in texts]
+        held = [KeysValues(self.slabs) for _ in texts]
+        try:
+            return self._read_in_parts(texts, held, chunks)
+        finally:
+            for one in held:
+                one.release()
+
+    def _read_in_parts(
+        self, texts: Sequence[Sequence[int]], held: Sequence[KeysValues], chunks: Chunks
+    ) -> list[Tensor]:
         done, found = [0] * len(texts), [[torch.empty(0)] for _ in texts]
         for number in range(max(map(len, _REHEARSED))):
             which = [s for s, parts in enumerate(_REHEARSED) if number < len(parts)]
@@ -189,29 +278,41 @@ class RaggedPasses:
         running: _RunningPass = self._now.running
         inner = running.inner or sys.modules[type(module).__module__].eager_attention_forward
         plain = inner is self._sdpa and is_plain(options)
-        window, out, first = options.get("sliding_window"), [], 0
+        layer, window, scale = (module.layer_idx, options.get("sliding_window"), options.get("scaling"))
+        assert isinstance(layer, int)
         options.pop("cache", None)
-        for part in running.stretches:
-            rows = slice(first, first + len(part.ids))
-            first = rows.stop
-            keys, values = part.past.put(
-                int(module.layer_idx),  # type: ignore[arg-type]
-                part.position,
-                key[:, :, rows],
-                value[:, :, rows],
+        tokens = query.shape[2]
+        found: list[tuple[slice | Tensor, Tensor]] = []
+        for group in running.together if plain else ():
+            found.append(group.attend(layer, query, key, value, window, scale))
+        for rows, part in running.apart if plain else running.all:
+            mine, new_keys, new_values = (
+                whole.narrow(2, rows.start, len(part.ids)) for whole in (query, key, value)
             )
-            mine, scale = query[:, :, rows], options.get("scaling")
+            keys, values = part.past.put(layer, part.position, new_keys, new_values)
             shape = len(part.ids), keys.shape[2], window
             if shape not in running.masks:
                 running.masks[shape] = _mask(query, *shape)
             mask = running.masks[shape]
             if plain and len(part.ids) == 1:
-                out.append(attend_one(mine, keys, values, mask, scale))
+                out = attend_one(mine, keys, values, mask, scale)
             elif plain and query.device.type == "cpu":
-                out.append(_attend_shared(mine, keys, values, mask, scale))
+                out = _attend_shared(mine, keys, values, mask, scale)
             else:
-                out.append(inner(module, mine, keys, values, mask, **options)[0])
-        return torch.cat(out, dim=1), None
+                out = inner(module, mine, keys, values, mask, **options)[0]
+            found.append((rows, out))
+        return _in_order(found, tokens), None
+
+
+def _in_order(found: Sequence[tuple[slice | Tensor, Tensor]], tokens: int) -> Tensor:
+    """Outputs `[1, tokens, heads, width]` of all rows of a pass."""
+    some = found[0][1]
+    if all(isinstance(rows, slice) for rows, _ in found):
+        return torch.cat([out for _, out in found], dim=1) if len(found) > 1 else some
+    whole = some.new_empty(1, tokens, *some.shape[2:])
+    for rows, out in found:
+        whole[:, rows] = out
+    return whole
 
 
 def _attend_shared(

@@ -29,6 +29,8 @@ from monitor.records import Action, Blocks, Coverage, Decision, Failure, Phase, 
 
 FAILED = "the text could not be monitored"
 """What callers are told; the cause is for the operator."""
+_IDLE = 0.5
+"""Seconds without work after which other threads may compute as if this one did not."""
 _CRASHED = Decision(action=Action.BLOCK, failure=Failure.RULE_ERROR)
 """Of texts whose observer crashed: it can no longer say what is closed."""
 
@@ -76,8 +78,15 @@ class Scorer(ScoredPasses):
         *,
         batch_tokens: int | None = None,
         waiting: int = 1024,
+        alone: bool = False,
     ) -> None:
+        """`alone`: nothing else in this process computes as a rule, so that it keeps its threads while it waits.
+
+        The first passes of threads that have just begun wait for the operating system to move them to processors of
+        their own, ten milliseconds and more.
+        """
         super().__init__()
+        self._alone = alone
         self._loaded, self._bank, self._tap = loaded, bank, tap
         self.chunks = Chunks(loaded, tap.site, batch_tokens)
         """The passes, for whoever else reads texts at the tapped layer."""
@@ -186,7 +195,7 @@ class Scorer(ScoredPasses):
                     return ()
                 if self._stopping:
                     return None
-                if not self._wake.wait(0.5):
+                if not self._wake.wait(_IDLE) and not self._alone:
                     release()
 
     def _batch(self, waiting: Sequence[Scoring]) -> Sequence[Scoring]:

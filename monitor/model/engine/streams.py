@@ -24,7 +24,8 @@ from monitor.errors import (
     Violation,
 )
 from monitor.model.engine.cache_room import room_on
-from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses
+from monitor.model.engine.keys_values import KeysValues
+from monitor.model.engine.ragged_pass import Continuation, RaggedPasses
 from monitor.model.engine.readout import Readout, Taken
 from monitor.model.engine.requests import Read, StreamJob, StreamRead, pass_failed
 from monitor.model.engine.scorer import FAILED, Scorer, give_back, observe
@@ -56,13 +57,14 @@ class StreamScorer(Scorer):
         streams: int = 1024,
         held_tokens: int | None = None,
         memory: int | None = None,
+        alone: bool = False,
     ) -> None:
         """Holds at most so many streams at once, 0 for none, with `held_tokens` tokens together.
 
         Without `held_tokens` they take half of the memory that is free, and on the CPU at most 4 GiB. `memory` are
-        the bytes that this process may use.
+        the bytes that this process may use, `alone` says that nothing else computes in it (see `Scorer`).
         """
-        super().__init__(loaded, bank, tap, batch_tokens=batch_tokens, waiting=waiting)
+        super().__init__(loaded, bank, tap, batch_tokens=batch_tokens, waiting=waiting, alone=alone)
         self._ragged = RaggedPasses(loaded)
         self._most, self._held, self._memory = streams, held_tokens, memory
         self._streams: dict[str, _ReadStream] = {}
@@ -118,7 +120,7 @@ class StreamScorer(Scorer):
                 raise Overloaded(f"{self._most} streams are read already; try again", _RETRY)
             if self._given >= self.held_tokens:
                 raise Overloaded("the streams that are read fill the memory for them; try again", _RETRY)
-            stream = _ReadStream(job, read)
+            stream = _ReadStream(job, read, KeysValues(self._ragged.slabs))
             stream.heard(job.observed.first, 0)
             if job.lease is not None:
                 job.lease.acquire()
@@ -176,7 +178,7 @@ class StreamScorer(Scorer):
         """Tokens whose keys and values fit: measured on a few tokens, which run here."""
         if self.chunks.why_whole or self._loaded.context < 2:
             return 0
-        held = KeysValues()
+        held = KeysValues(self._ragged.slabs)
         try:
             self.chunks.read_during(lambda: self._ragged.run([Continuation(held, 0, [0, 0])]))
             # Nothing is kept by a model that is read before its first layer.
@@ -184,6 +186,8 @@ class StreamScorer(Scorer):
         except Exception:  # noqa: BLE001  (streams run one by one then, and keep what the model itself makes)
             config = self._loaded.model.config.get_text_config()
             each = 2.0 * config.hidden_size * config.num_hidden_layers * self._loaded.dtype.itemsize
+        finally:
+            held.release()
         # Twice: keys and values have room for as many tokens again before they are copied to a larger place.
         room = room_on(self._loaded.device, 2 * each, memory=self._memory)
         return max(self.longest_stream, int(room.usual / room.token_bytes))
@@ -301,13 +305,14 @@ class _ReadStream:
 
     job: StreamJob
     take_read: Read
+    past: KeysValues
+    """Its keys and values."""
     fed: int = 0
     """Tokens that were given."""
     position: int = 0
     """Tokens that ran, or run now."""
     waiting: deque[tuple[tuple[int, ...], bool]] = field(default_factory=deque)
     """Tokens that have not run, and whether they are of the response."""
-    past: KeysValues = field(default_factory=KeysValues)
     cache: Any = None
     """What stands for `past` where every pass reads one stream."""
     unscored: int = 0
@@ -367,7 +372,8 @@ class _ReadStream:
         """Its policy set's columns are not read for it any more, and its keys and values are free."""
         if self._held:
             self._held, self.over = False, True
-            self.past, self.cache = KeysValues(), None
+            self.past.release()
+            self.cache = None
             give_back(self.job.lease)
 
 

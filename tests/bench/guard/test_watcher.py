@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.bench.guard.watcher import PassTimes, Streams, _shares, full_forward, measure, watcher
+from monitor.bench.guard.watcher import PassTimes, Streams, _shares, full_model, measure, watcher
 from monitor.bench.models import demo
 
 
@@ -19,7 +19,9 @@ def test_both_sides_are_measured_on_the_same_tokens():
     layers = len(subject.loaded.layers)
     with watcher(subject, subject.pair, "float32") as (runtime, watch):
         assert len(runtime.loaded.layers) < layers == len(subject.loaded.layers)
-        found = measure(subject, runtime, watch, 2, 6, 3, 2)
+        with full_model("tiny", "float32") as full:
+            found = measure(full, runtime, watch, 2, 6, 3, 2)
+            assert full([[20, 21, 22]], 2).decode > 0
         assert len(found) == 1
         assert all(time > 0 for times in found[0] for time in (times.prompt, times.decode))
         streams = Streams(runtime, watch, 2)
@@ -27,4 +29,3 @@ def test_both_sides_are_measured_on_the_same_tokens():
         assert set(streams._scored.values()) == {3}
         streams.end()
         assert not runtime.scorer._streams
-    assert full_forward(subject.loaded.model, [[20, 21, 22]], 2).decode > 0

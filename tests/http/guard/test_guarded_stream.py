@@ -730,3 +730,29 @@ def test_half_characters_leave_as_they_were_read(guard, behind):
     chunks = list(guard.chat("hello", stream=True))
     assert text_of(chunks) == "one \ufffd\ufffd two"
     assert said_of(chunks)["status"] == "checked"
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["knows no n", "breaks off"])
+def test_choices_that_never_began_are_not_missed_and_those_that_did_are(guard, behind, begins):
+    """`transformers serve` knows no `n`, and ends a stream without `[DONE]`."""
+
+    def script(reply):
+        reply.stream()
+        reply.event(chunk({"content": "one two"}))
+        if begins:
+            reply.event(chunk({"content": "thr"}, index=1))
+        reply.event(chunk({}, "stop"))
+        reply.end()
+
+    behind.script = script
+    got = []
+    if begins:
+        with pytest.raises(openai.APIError, match="before it was complete"):
+            collect(guard.chat("hello", stream=True, n=2), got)
+    else:
+        collect(guard.chat("hello", stream=True, n=2), got)
+        assert said_of(got)["status"] == "checked"
+    assert (
+        "".join(c.choices[0].delta.content or "" for c in got if c.choices and c.choices[0].index == 0)
+        == "one two"
+    )

@@ -79,6 +79,27 @@ def test_two_authorizations_are_not_made_one():
     assert found["headers"] == given
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("/v1", ""),
+        ("/v1/", ""),
+        ("/api/v1", "/api"),
+        ("/api", "/api"),
+        ("/v1/openai", "/v1/openai"),
+    ],
+)
+def test_a_url_may_end_as_clients_of_the_api_write_it(behind, given, wanted):
+    """What stands in it goes before the path of every request, which has a `/v1` of its own."""
+    behind.says("hello")
+    del behind.asked[:]
+    with guarding(behind, upstream=behind.url + given) as guard:
+        guard.client().chat.completions.create(model="m", messages=HELLO)
+    assert [asked.target for asked in behind.asked] == [f"{wanted}/v1/chat/completions"]
+
+
 def test_callers_prove_to_the_guard_who_they_are_and_to_the_server_behind_it(behind, tmp_path):
     known = Callers(tmp_path / "callers.jsonl")
     token = known.add("app", Role.INFER)

@@ -1,10 +1,14 @@
 """One pass over tokens of many sequences: every family reads each as if it were alone, or is found out."""
 
+import random
+
 import pytest
 import torch
 
+from monitor.model.engine import keys_values
 from monitor.model.engine.chunks import Chunks
-from monitor.model.engine.ragged_pass import Continuation, KeysValues, RaggedPasses, _RunningPass
+from monitor.model.engine.keys_values import KeysValues, Slabs
+from monitor.model.engine.ragged_pass import Continuation, RaggedPasses, _RunningPass
 from tests.model.families import FAMILIES, RECURRENT, family_model
 from tests.model.running import LAYER
 from tests.model.tiny import CONFIGS, loaded_model
@@ -53,24 +57,11 @@ def test_a_model_that_takes_no_positions_runs_them_one_by_one() -> None:
 def test_a_pass_may_be_run_again() -> None:
     """What was written of tokens whose pass failed is overwritten."""
     loaded = loaded_model()
-    passes, chunks, held = RaggedPasses(loaded), chunks_of(loaded), KeysValues()
+    passes, chunks, held = RaggedPasses(loaded), chunks_of(loaded), KeysValues(Slabs())
     chunks.read_during(lambda: passes.run([Continuation(held, 0, [0, 5, 6])]))
     first = chunks.read_during(lambda: passes.run([Continuation(held, 3, [7, 8])]))
     chunks.read_during(lambda: passes.run([Continuation(held, 3, [90])]))
     torch.testing.assert_close(chunks.read_during(lambda: passes.run([Continuation(held, 3, [7, 8])])), first)
-
-
-def test_keys_and_values_grow_and_keep_what_they_hold() -> None:
-    held = KeysValues()
-    keys = torch.arange(200.0).reshape(1, 1, 200, 1)
-    held.put(0, 0, keys[:, :, :3], -keys[:, :, :3])
-    room = held.room
-    assert room >= 3
-    seen, values = held.put(0, 3, keys[:, :, 3:], -keys[:, :, 3:])
-    assert torch.equal(seen, keys)
-    assert torch.equal(values, -keys)
-    assert held.room >= 200 > room
-    assert held.bytes == 2 * 4 * held.room
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -86,7 +77,8 @@ def test_attention_computes_what_transformers_does(dtype, heads, shared, window)
 
     def attended(inner) -> list[torch.Tensor]:
         chance = torch.Generator().manual_seed(1)
-        held, done = [KeysValues() for _ in range(3)], [0, 0, 0]
+        slabs = Slabs()
+        held, done = [KeysValues(slabs) for _ in range(3)], [0, 0, 0]
         passes._inner, out = inner, []
         for sizes in ((6, 1, 9), (1, 1, 1), (3, 1, 1)):
             rows = [
@@ -102,3 +94,48 @@ def test_attention_computes_what_transformers_does(dtype, heads, shared, window)
     theirs = attended(lambda *given, **options: passes._sdpa(*given, **options))
     for mine, wanted in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, wanted)
+
+
+@pytest.mark.parametrize("kind", [*sorted(CONFIGS), "gemma3_text"])
+def test_sequences_that_share_calls_are_read_as_if_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of mixed lengths, any of them in a pass, beside parts of several tokens, over slabs that they outgrow."""
+    monkeypatch.setattr(keys_values, "_FIRST", 4)
+    monkeypatch.setattr(keys_values, "_SLAB", 64)
+    chance, loaded = random.Random(3), loaded_model(kind) if kind in CONFIGS else family_model(kind)
+    passes, chunks = RaggedPasses(loaded), chunks_of(loaded)
+    texts = [[chance.randrange(2, 250) for _ in range(length)] for length in (37, 30, 24, 40, 9, 33)]
+    held, done = [KeysValues(passes.slabs) for _ in texts], [0] * len(texts)
+    read: list[list[torch.Tensor]] = [[] for _ in texts]
+    calls = 0
+    while running := [s for s, text in enumerate(texts) if done[s] < len(text)]:
+        which = chance.sample(running, chance.randrange(1, len(running) + 1))
+        sizes = [min(chance.choice((1, 1, 1, 1, 5)), len(texts[s]) - done[s]) for s in which]
+        parts = [
+            Continuation(held[s], done[s], texts[s][done[s] : done[s] + size])
+            for s, size in zip(which, sizes, strict=True)
+        ]
+        calls += len(_RunningPass(parts, None).together)
+        rows = chunks.read_during(lambda parts=parts: passes.run(parts))[0]
+        for s, size, mine in zip(which, sizes, rows.split(sizes), strict=True):
+            read[s].append(mine)
+            done[s] += size
+    assert calls > 5
+    for text, mine in zip(texts, read, strict=True):
+        whole = torch.cat([part for _, part in chunks.residuals(text)])
+        torch.testing.assert_close(torch.cat(mine), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_number_in_one_sequence_reaches_none_that_shares_its_call() -> None:
+    loaded = loaded_model()
+    passes, chunks = RaggedPasses(loaded), chunks_of(loaded)
+    held = [KeysValues(passes.slabs) for _ in range(3)]
+    first = [Continuation(one, 0, [0, 5 + n, 6]) for n, one in enumerate(held)]
+    second = [Continuation(one, 3, [7 + n]) for n, one in enumerate(held)]
+    chunks.read_during(lambda: passes.run(first))
+    wanted = chunks.read_during(lambda: passes.run(second))[0]
+    assert len(_RunningPass(second, None).together) == 1
+    for keys, values in held[1]._layers.values():
+        keys[:, :, :3], values[:, :, :3] = torch.nan, torch.inf
+    found = chunks.read_during(lambda: passes.run(second))[0]
+    assert torch.equal(found[[0, 2]], wanted[[0, 2]])
+    assert not found[1].isfinite().all()

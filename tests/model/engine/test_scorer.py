@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from monitor.errors import MonitoringFailed, Overloaded, Unavailable
+from monitor.model.engine import scorer as scorer_module
 from monitor.model.engine.requests import ScoreJob, ScoreOutcome
 from monitor.model.engine.scorer import Scorer
 from monitor.model.tap.bank import FeatureBank
@@ -16,6 +17,7 @@ from monitor.model.tap.tap import Tap
 from monitor.records import Action, Failure
 from tests.model.running import LAYER, WATCHED
 from tests.model.tiny import CONFIGS, KINDS, Recorder, dictionary, encode_all, loaded_model, maxima, prompt
+from tests.waiting import wait_for
 
 
 @contextmanager
@@ -195,3 +197,23 @@ def test_a_full_queue_is_refused_and_a_stopped_scorer_too() -> None:
         with pytest.raises(Unavailable):
             waiting.submit("fifth", prompt(1))
         assert "third" not in waiting.outcomes
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_while_it_waits_its_threads_end_unless_nothing_else_computes(alone: bool, monkeypatch) -> None:
+    waits, ended = [], []
+
+    class Idle(Scorer):
+        def _waits(self) -> bool:
+            waits.append(True)
+            return False
+
+    monkeypatch.setattr(scorer_module, "_IDLE", 0.01)
+    monkeypatch.setattr(scorer_module, "release", lambda: ended.append(True))
+    loaded = loaded_model()
+    bank = FeatureBank(dictionary(), maxima(), WATCHED)
+    scorer = Idle(loaded, bank, Tap(bank, loaded.layers[LAYER]), alone=alone)
+    scorer.start()
+    wait_for(lambda: len(waits) > 3)
+    scorer.stop(5)
+    assert bool(ended) is not alone
