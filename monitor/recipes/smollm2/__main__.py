@@ -6,6 +6,7 @@ goes on from what lies in its folder. `generations` lets the model speak on both
 tells how well that is told apart.
 """
 
+import enum
 import json
 import lzma
 from functools import partial
@@ -25,6 +26,22 @@ from monitor.recipes.smollm2.plan import (
     SWEEP_TOKENS,
     TOKENS,
 )
+
+
+class QuestionSet(enum.StrEnum):
+    """Which questions `generations` asks."""
+
+    TEST = "test"
+    EXAMPLES = "examples"
+
+
+class Aggregate(enum.StrEnum):
+    """How token scores may be pooled in a trial."""
+
+    MEAN = "mean"
+    EMA = "ema"
+    MAX = "max"
+
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -115,32 +132,39 @@ def speak_on_both_sides(
     only: Annotated[
         list[str] | None, typer.Option(help="Only the contrast of this policy. Repeatable. Default: all.")
     ] = None,
+    questions: Annotated[
+        QuestionSet,
+        typer.Option(help="Ask the questions by which policies are tested, or those that `examples` needs."),
+    ] = QuestionSet.TEST,
 ) -> None:
-    """Lets the model answer on both sides of six concepts, and keeps the answers that do as a side's criterion says."""
+    """Lets the model answer on both sides of concepts, and keeps the answers that do as a side's criterion says."""
     from monitor.model.load.model import load_model
     from monitor.recipes.smollm2.answers import Pace, SamplingPlan
     from monitor.recipes.smollm2.generations import speech
     from monitor.recipes.smollm2.generations.catalogue import CONTRASTS
+    from monitor.recipes.smollm2.generations.example_questions import FOR_EXAMPLES
 
     loaded = load_model(model, device="cpu", dtype=dtype)
     pace = Pace(typer.echo)
     plan = SamplingPlan(temperature, longest=longest, batch=batch, seed=seed)
     typer.echo(speech.KEPT_HEAD)
-    for one in CONTRASTS:
-        if not only or one.name in only:
-            more = partial(speech.speak, loaded, one, draws, plan, pace.add)
-            said = speech.speech_of(out / speech.SAID / f"{one.name}.json", more)
-            speech.write_rows(one, said, out)
-            typer.echo(speech.kept_row(one, said))
-    plain = speech.speech_of(
-        out / speech.SAID / "requests.json",
-        lambda before: before or speech.unprompted(loaded, speech.PLAIN_DRAWS, plan, pace.add),
-    )
-    typer.echo(speech.answered_row(plain))
-    calm = speech.speech_of(
-        out / speech.SAID / "everyday.json", lambda before: before or speech.everyday(loaded, plan, pace.add)
-    )
-    speech.write_benign(calm, out)
+    tests = questions is QuestionSet.TEST
+    for one in CONTRASTS if tests else FOR_EXAMPLES:
+        if only and one.name not in only:
+            continue
+        said = speech.speech_of(
+            out / speech.SAID / f"{one.name}.json", partial(speech.speak, loaded, one, draws, plan, pace.add)
+        )
+        speech.write_rows(one, said, out)
+        typer.echo(speech.kept_row(one, said))
+        if one.look_alikes:
+            plainly = partial(speech.unprompted, loaded, one, speech.PLAIN_DRAWS, plan, pace.add)
+            plain = speech.speech_of(out / speech.SAID / "requests.json", plainly)
+            typer.echo(speech.answered_row(one, plain))
+    if tests:
+        calmly = partial(speech.everyday, loaded, plan, pace.add)
+        calm = speech.speech_of(out / speech.SAID / "everyday.json", calmly)
+        speech.write_benign(calm, out)
     typer.echo(f"{pace.tokens:,} tokens in {out}")
 
 
@@ -185,6 +209,77 @@ def detect_own_speech(
     typer.echo(f"{shipped_table(found)}\n\n{fitted_table(found)}")
     if out is not None:
         out.write_text(as_record(found), "utf-8")
+
+
+@app.command("extension")
+def try_extension(
+    said: Annotated[
+        Path,
+        typer.Option(
+            help="What `generations --questions examples` wrote: the further examples.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    generations: Annotated[
+        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
+    ],
+    policies: Annotated[
+        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
+    ] = Path("policies"),
+    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled files that teach as well, as `policy fit --extra` reads.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this policy. Repeatable. Default: all.")
+    ] = None,
+    pooling: Annotated[
+        Aggregate | None, typer.Option(help="Pool by this in place of the rules' own pooling.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+) -> None:
+    """Tells whether policies detect better with the model's own answers among their examples, and prints a table."""
+    from monitor.lab.data_folder import open_data
+    from monitor.lab.pair import open_pair
+    from monitor.policy.fit.pooling import RulePooling
+    from monitor.policy.schema.pooling import pooling_of
+    from monitor.recipes.smollm2.generations.detection import SpeechMeter
+    from monitor.recipes.smollm2.generations.extension import ExtensionMeter, as_record, extension_table
+
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
+    extra = open_data(data, manifest=manifest) if data is not None else None
+    meter = ExtensionMeter(SpeechMeter(opened, policies, generations, extra, seed), said, seed)
+    found = []
+    for one in meter.run(only or (), RulePooling(pooling_of(pooling.value)) if pooling else None):
+        typer.echo(f"{one.policy}, {one.texts}: measured", err=True)
+        found.append(one)
+    typer.echo(extension_table(found))
+    if out is not None:
+        out.write_text(as_record(found), "utf-8")
+
+
+@app.command("examples")
+def write_examples(
+    said: Annotated[
+        Path,
+        typer.Option(help="What `generations --questions examples` wrote.", exists=True, file_okay=False),
+    ],
+    only: Annotated[list[str], typer.Option(help="Extend the examples of this policy. Repeatable.")],
+    policies: Annotated[Path, typer.Option(help="Folder of policies.", exists=True, file_okay=False)] = Path(
+        "policies"
+    ),
+) -> None:
+    """Puts the model's own answers behind the examples of policies, in place of those of before."""
+    from monitor.recipes.smollm2.generations.examples import extend
+
+    for name in only:
+        typer.echo(f"{name}: {extend(policies, said, name)} examples of what the model said or was asked")
 
 
 @app.command("layers")
