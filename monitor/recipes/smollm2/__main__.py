@@ -35,14 +35,6 @@ class QuestionSet(enum.StrEnum):
     EXAMPLES = "examples"
 
 
-class Aggregate(enum.StrEnum):
-    """How token scores may be pooled in a trial."""
-
-    MEAN = "mean"
-    EMA = "ema"
-    MAX = "max"
-
-
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 Data = Annotated[
@@ -238,7 +230,11 @@ def try_extension(
         list[str] | None, typer.Option(help="Only this policy. Repeatable. Default: all.")
     ] = None,
     pooling: Annotated[
-        Aggregate | None, typer.Option(help="Pool by this in place of the rules' own pooling.")
+        str | None,
+        typer.Option(
+            help="Pool by this in place of the rules' own pooling: `max`, `mean:MIN_TOKENS`, `top_k_mean:K` or "
+            "`ema:HALF_LIFE`."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
     dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
@@ -247,16 +243,19 @@ def try_extension(
     """Tells whether policies detect better with the model's own answers among their examples, and prints a table."""
     from monitor.lab.data_folder import open_data
     from monitor.lab.pair import open_pair
-    from monitor.policy.fit.pooling import RulePooling
-    from monitor.policy.schema.pooling import pooling_of
     from monitor.recipes.smollm2.generations.detection import SpeechMeter
-    from monitor.recipes.smollm2.generations.extension import ExtensionMeter, as_record, extension_table
+    from monitor.recipes.smollm2.generations.extension import (
+        ExtensionMeter,
+        as_record,
+        extension_table,
+        written_pooling,
+    )
 
     opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
     extra = open_data(data, manifest=manifest) if data is not None else None
     meter = ExtensionMeter(SpeechMeter(opened, policies, generations, extra, seed), said, seed)
     found = []
-    for one in meter.run(only or (), RulePooling(pooling_of(pooling.value)) if pooling else None):
+    for one in meter.run(only or (), written_pooling(pooling) if pooling else None):
         typer.echo(f"{one.policy}, {one.texts}: measured", err=True)
         found.append(one)
     typer.echo(extension_table(found))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monitor.errors import InputError
 from monitor.policy.files.examples import Example
 from monitor.policy.files.lock import Difference, Separation
 from monitor.policy.files.occurrences import Kind
@@ -24,6 +25,7 @@ from monitor.policy.fit.metrics import ResampledSeparation, Truth, difference, m
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import FitReader, Floats, Indices, join_texts
 from monitor.policy.fit.rows import FitRows
+from monitor.policy.schema.pooling import Ema, Max, Mean, TopKMean
 from monitor.recipes.smollm2.generations.detection import FEATURES, FITTED, SpeechMeter
 from monitor.recipes.smollm2.generations.examples import Row, as_examples, by_hand, example_rows
 
@@ -185,6 +187,21 @@ def extension_table(results: Sequence[ExtensionTrial]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def written_pooling(text: str) -> RulePooling:
+    """The pooling that `KIND:NUMBER` stands for, `max` without a number; InputError where it stands for none."""
+    kind, _, number = text.partition(":")
+    made = {
+        "max": lambda _: Max(),
+        "mean": lambda n: Mean(min_tokens=int(n)),
+        "top_k_mean": lambda n: TopKMean(k=int(n)),
+        "ema": lambda n: Ema(half_life=float(n)),
+    }
+    try:
+        return RulePooling(made[kind](number))
+    except (KeyError, ValueError):
+        raise InputError(f"{text!r} is no pooling; write {', '.join(made)}, such as top_k_mean:8") from None
 
 
 def as_record(results: Sequence[ExtensionTrial]) -> str:

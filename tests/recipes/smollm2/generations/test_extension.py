@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from monitor.errors import InputError
 from monitor.lab.pair import open_pair
+from monitor.policy.fit.pooling import RulePooling
+from monitor.policy.schema.pooling import Ema, Max, Mean, TopKMean
 from monitor.recipes.smollm2.generations.detection import FITTED, SpeechMeter
 from monitor.recipes.smollm2.generations.extension import (
     HAND,
@@ -14,6 +17,7 @@ from monitor.recipes.smollm2.generations.extension import (
     ExtensionMeter,
     as_record,
     extension_table,
+    written_pooling,
 )
 from monitor.rpc.assembly import bundled_policies
 
@@ -64,3 +68,22 @@ def test_a_policy_is_tried_with_and_without_further_examples(generations: Path, 
     assert len({line.count("|") for line in table}) == 1
     assert [row["texts"] for row in json.loads(as_record(found))] == [one.texts for one in found]
     assert list(ExtensionMeter(meter, said).run(["scams"])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "pooling"),
+    [
+        ("max", Max()),
+        ("mean:16", Mean(min_tokens=16)),
+        ("top_k_mean:8", TopKMean(k=8)),
+        ("ema:6", Ema(half_life=6)),
+    ],
+)
+def test_a_pooling_is_written_short(text: str, pooling: Max | Mean | TopKMean | Ema) -> None:
+    assert written_pooling(text) == RulePooling(pooling)
+
+
+@pytest.mark.parametrize("text", ["", "median", "mean", "ema:long", "top_k_mean:0"])
+def test_what_is_no_pooling_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is no pooling"):
+        written_pooling(text)
