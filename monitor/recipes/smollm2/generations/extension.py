@@ -192,16 +192,19 @@ def extension_table(results: Sequence[ExtensionTrial]) -> str:
 def written_pooling(text: str) -> RulePooling:
     """The pooling that `KIND:NUMBER` stands for, `max` without a number; InputError where it stands for none."""
     kind, _, number = text.partition(":")
-    made = {
-        "max": lambda _: Max(),
-        "mean": lambda n: Mean(min_tokens=int(n)),
-        "top_k_mean": lambda n: TopKMean(k=int(n)),
-        "ema": lambda n: Ema(half_life=float(n)),
-    }
     try:
-        return RulePooling(made[kind](number))
-    except (KeyError, ValueError):
-        raise InputError(f"{text!r} is no pooling; write {', '.join(made)}, such as top_k_mean:8") from None
+        match kind:
+            case "max":
+                return RulePooling(Max())
+            case "mean":
+                return RulePooling(Mean(min_tokens=int(number)))
+            case "top_k_mean":
+                return RulePooling(TopKMean(k=int(number)))
+            case "ema":
+                return RulePooling(Ema(half_life=float(number)))
+    except ValueError:
+        pass
+    raise InputError(f"{text!r} is no pooling; write max, mean:8, top_k_mean:8 or ema:12")
 
 
 def as_record(results: Sequence[ExtensionTrial]) -> str:
