@@ -263,6 +263,66 @@ def try_extension(
         out.write_text(as_record(found), "utf-8")
 
 
+@app.command("poolings")
+def compare_poolings(
+    said: Annotated[
+        Path,
+        typer.Option(
+            help="What `generations --questions examples` wrote: its requests teach as well.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    generations: Annotated[
+        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Labelled files, of which one half teaches.", exists=True, file_okay=False)
+    ],
+    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    benign: Annotated[
+        list[Path] | None, typer.Option(help="Further benign texts, as `policy fit --benign`. Repeatable.")
+    ] = None,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="`max`, `mean:8`, `top_k_mean:8` or `ema:12`. Repeatable.")
+    ] = None,
+    policies: Annotated[
+        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
+    ] = Path("policies"),
+    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws what is drawn.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+) -> None:
+    """Tells how many dangerous requests are found at low rates of false positives, by pooling, and prints a table."""
+    from monitor.lab.benign_texts import benign_texts
+    from monitor.lab.data_folder import open_data
+    from monitor.lab.pair import open_pair
+    from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
+    from monitor.recipes.smollm2.generations.detection import SpeechMeter
+    from monitor.recipes.smollm2.generations.extension import taught_with, written_pooling
+    from monitor.recipes.smollm2.generations.poolings import PromptSet, other_requests, poolings_table
+
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
+    folder = open_data(data, manifest=manifest)
+    meter = SpeechMeter(opened, policies, generations, folder, seed)
+    (source,) = (one for one in meter.policies if one.model.metadata.name == DANGEROUS.name)
+    prompts = PromptSet(
+        meter.reader,
+        [question.text for question in DANGEROUS.questions],
+        other_requests(source, folder),
+        benign_texts(policies, benign or ()).calibrating,
+    )
+    without, extended = taught_with(meter, source, said)
+    found = []
+    for rows, which in ((without, ""), (extended, ", extended")):
+        for written in pooling or ("ema:12", "top_k_mean:8"):
+            found += prompts.found(written + which, written_pooling(written), rows, seed)
+            typer.echo(f"{written}{which}: measured", err=True)
+    typer.echo(poolings_table(found))
+
+
 @app.command("examples")
 def write_examples(
     said: Annotated[

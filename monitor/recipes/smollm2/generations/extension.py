@@ -114,6 +114,16 @@ class ExtensionMeter:
             at = end
 
 
+def taught_with(meter: SpeechMeter, source: Source, said: Path) -> tuple[FitRows, FitRows]:
+    """What a policy is fitted to, without the further examples and with them."""
+    concept = source.model.concept
+    assert concept is not None
+    rows = example_rows(source.model.metadata.name, said)
+    more = as_examples(rows, Kind(concept.kind or Kind.STATEMENT))
+    base = meter.taught(source, by_hand(source.examples))
+    return base, _joined(base, meter.reader, more, [])
+
+
 def _by_folds(rows: FitRows, taught: Indices, further: Indices, recipe: Recipe) -> tuple[Scores, Truth]:
     """Scores of the examples by hand and the benign texts, each by detectors that never saw its group."""
     found: Scores = {}
