@@ -302,7 +302,12 @@ def compare_poolings(
     from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
     from monitor.recipes.smollm2.generations.detection import SpeechMeter
     from monitor.recipes.smollm2.generations.extension import taught_with, written_pooling
-    from monitor.recipes.smollm2.generations.poolings import PromptSet, other_requests, poolings_table
+    from monitor.recipes.smollm2.generations.poolings import (
+        FoundRequests,
+        PromptSet,
+        other_requests,
+        poolings_table,
+    )
 
     opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
     folder = open_data(data, manifest=manifest)
@@ -315,7 +320,7 @@ def compare_poolings(
         benign_texts(policies, benign or ()).calibrating,
     )
     without, extended = taught_with(meter, source, said)
-    found = []
+    found: list[FoundRequests] = []
     for rows, which in ((without, ""), (extended, ", extended")):
         for written in pooling or ("ema:12", "top_k_mean:8"):
             found += prompts.found(written + which, written_pooling(written), rows, seed)
