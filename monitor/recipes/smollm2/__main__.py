@@ -27,6 +27,10 @@ from monitor.recipes.smollm2.plan import (
     TOKENS,
 )
 
+Most = Annotated[
+    int, typer.Option(help="Take so many answers of each side of a question at most.", min=1, max=3)
+]
+
 
 class QuestionSet(enum.StrEnum):
     """Which questions `generations` asks."""
@@ -229,6 +233,7 @@ def try_extension(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this policy. Repeatable. Default: all.")
     ] = None,
+    most: Most = 3,
     pooling: Annotated[
         str | None,
         typer.Option(
@@ -253,7 +258,7 @@ def try_extension(
 
     opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
     extra = open_data(data, manifest=manifest) if data is not None else None
-    meter = ExtensionMeter(SpeechMeter(opened, policies, generations, extra, seed), said, seed)
+    meter = ExtensionMeter(SpeechMeter(opened, policies, generations, extra, seed), said, seed, most)
     found = []
     for one in meter.run(only or (), written_pooling(pooling) if pooling else None):
         typer.echo(f"{one.policy}, {one.texts}: measured", err=True)
@@ -335,6 +340,7 @@ def write_examples(
         typer.Option(help="What `generations --questions examples` wrote.", exists=True, file_okay=False),
     ],
     only: Annotated[list[str], typer.Option(help="Extend the examples of this policy. Repeatable.")],
+    most: Most = 3,
     policies: Annotated[Path, typer.Option(help="Folder of policies.", exists=True, file_okay=False)] = Path(
         "policies"
     ),
@@ -343,7 +349,9 @@ def write_examples(
     from monitor.recipes.smollm2.generations.examples import extend
 
     for name in only:
-        typer.echo(f"{name}: {extend(policies, said, name)} examples of what the model said or was asked")
+        typer.echo(
+            f"{name}: {extend(policies, said, name, most)} examples of what the model said or was asked"
+        )
 
 
 @app.command("layers")

@@ -6,12 +6,14 @@ They stand behind a policy's other examples, in groups of their own by which the
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from monitor.policy.files.examples import Example, Label
 from monitor.policy.files.occurrences import Kind
+from monitor.recipes.smollm2.generations.contrast import MOST
 from monitor.recipes.smollm2.generations.speech import GENERATIONS, REQUESTS
 
 SAID = "smollm2 "
@@ -23,11 +25,21 @@ ENDING = ".examples.jsonl"
 Row = dict[str, Any]
 
 
-def example_rows(policy: str, folder: Path) -> list[Row]:
-    """Rows of a policy's examples file, out of the folder that `generations` wrote; none where it holds none."""
+def example_rows(policy: str, folder: Path, most: int = MOST) -> list[Row]:
+    """Rows of a policy's examples file, out of the folder that `generations` wrote; none where it holds none.
+
+    Of each question at most so many answers of each side are taken, the first.
+    """
     name = REQUESTS if policy in REQUESTS_ONLY else GENERATIONS
     path = folder / policy / name
-    return list(_rows(path, harmless=name == REQUESTS)) if path.exists() else []
+    rows = list(_rows(path, harmless=name == REQUESTS)) if path.exists() else []
+    seen: Counter[tuple[str, str]] = Counter()
+    taken = []
+    for row in rows:
+        side = row["group"], row["label"]
+        seen[side] += 1
+        taken += [row] if seen[side] <= most else []
+    return taken
 
 
 def _rows(path: Path, *, harmless: bool) -> Iterator[Row]:
@@ -42,10 +54,10 @@ def _rows(path: Path, *, harmless: bool) -> Iterator[Row]:
         }
 
 
-def extend(policies: Path, folder: Path, policy: str) -> int:
+def extend(policies: Path, folder: Path, policy: str, most: int = MOST) -> int:
     """Put such examples behind the others in a policy's file, in place of those of before; returns their number."""
     path = policies / f"{policy}{ENDING}"
-    rows = example_rows(policy, folder)
+    rows = example_rows(policy, folder, most)
     written = [line for line in path.read_text("utf-8").splitlines() if not _made(json.loads(line)["group"])]
     written += [json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("\n".join(written) + "\n", "utf-8")

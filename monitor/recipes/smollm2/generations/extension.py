@@ -26,6 +26,7 @@ from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import FitReader, Floats, Indices, join_texts
 from monitor.policy.fit.rows import FitRows
 from monitor.policy.schema.pooling import Ema, Max, Mean, TopKMean
+from monitor.recipes.smollm2.generations.contrast import MOST
 from monitor.recipes.smollm2.generations.detection import FEATURES, FITTED, SpeechMeter
 from monitor.recipes.smollm2.generations.examples import Row, as_examples, by_hand, example_rows
 
@@ -68,9 +69,12 @@ class ExtensionTrial:
 class ExtensionMeter:
     """Tries what `generations --questions examples` wrote on what the test questions brought."""
 
-    def __init__(self, meter: SpeechMeter, said: Path, seed: int = 0) -> None:
-        """`meter` has the answers to the test questions, `said` is the folder of the others."""
-        self._meter, self._said, self._seed = meter, said, seed
+    def __init__(self, meter: SpeechMeter, said: Path, seed: int = 0, most: int = MOST) -> None:
+        """`meter` has the answers to the test questions, `said` is the folder of the others.
+
+        At most so many answers of each side are taken of a question.
+        """
+        self._meter, self._said, self._seed, self._most = meter, said, seed, most
 
     def run(self, only: Sequence[str] = (), pooling: RulePooling | None = None) -> Iterator[ExtensionTrial]:
         """For each policy with further examples a result on the examples by hand, then one for each test file.
@@ -79,7 +83,7 @@ class ExtensionMeter:
         """
         for source in self._meter.policies:
             name = source.model.metadata.name
-            rows = example_rows(name, self._said)
+            rows = example_rows(name, self._said, self._most)
             if rows and (not only or name in only):
                 yield from self._tried(source, rows, pooling)
 

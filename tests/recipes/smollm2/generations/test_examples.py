@@ -54,3 +54,13 @@ def test_extending_twice_leaves_what_people_wrote_and_the_last_rows(
     read = read_examples(path)
     assert len(read) == 34
     assert [one.text for one in by_hand(read)] == [row["text"] for row in written]
+
+
+def test_of_a_question_so_many_answers_of_each_side_are_taken(generations: Path) -> None:
+    path = generations / "model-identity" / "generations.jsonl"
+    row = {"text": "Human: Hm?\n\nAssistant: I was born twice.", "label": 1, "group": "question 0"}
+    path.write_text(path.read_text("utf-8") + json.dumps(row) + "\n", "utf-8")
+    assert len(example_rows("model-identity", generations)) == 33
+    fewer = example_rows("model-identity", generations, most=1)
+    assert len(fewer) == 32
+    assert row["text"] not in {one["text"] for one in fewer}
