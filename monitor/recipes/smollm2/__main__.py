@@ -6,6 +6,7 @@ goes on from what lies in its folder. `generations` lets the model speak on both
 tells how well that is told apart.
 """
 
+import enum
 import json
 import lzma
 from functools import partial
@@ -25,6 +26,18 @@ from monitor.recipes.smollm2.plan import (
     SWEEP_TOKENS,
     TOKENS,
 )
+
+Most = Annotated[
+    int, typer.Option(help="Take so many answers of each side of a question at most.", min=1, max=3)
+]
+
+
+class QuestionSet(enum.StrEnum):
+    """Which questions `generations` asks."""
+
+    TEST = "test"
+    EXAMPLES = "examples"
+
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -115,32 +128,39 @@ def speak_on_both_sides(
     only: Annotated[
         list[str] | None, typer.Option(help="Only the contrast of this policy. Repeatable. Default: all.")
     ] = None,
+    questions: Annotated[
+        QuestionSet,
+        typer.Option(help="Ask the questions by which policies are tested, or those that `examples` needs."),
+    ] = QuestionSet.TEST,
 ) -> None:
-    """Lets the model answer on both sides of six concepts, and keeps the answers that do as a side's criterion says."""
+    """Lets the model answer on both sides of concepts, and keeps the answers that do as a side's criterion says."""
     from monitor.model.load.model import load_model
     from monitor.recipes.smollm2.answers import Pace, SamplingPlan
     from monitor.recipes.smollm2.generations import speech
     from monitor.recipes.smollm2.generations.catalogue import CONTRASTS
+    from monitor.recipes.smollm2.generations.example_questions import FOR_EXAMPLES
 
     loaded = load_model(model, device="cpu", dtype=dtype)
     pace = Pace(typer.echo)
     plan = SamplingPlan(temperature, longest=longest, batch=batch, seed=seed)
     typer.echo(speech.KEPT_HEAD)
-    for one in CONTRASTS:
-        if not only or one.name in only:
-            more = partial(speech.speak, loaded, one, draws, plan, pace.add)
-            said = speech.speech_of(out / speech.SAID / f"{one.name}.json", more)
-            speech.write_rows(one, said, out)
-            typer.echo(speech.kept_row(one, said))
-    plain = speech.speech_of(
-        out / speech.SAID / "requests.json",
-        lambda before: before or speech.unprompted(loaded, speech.PLAIN_DRAWS, plan, pace.add),
-    )
-    typer.echo(speech.answered_row(plain))
-    calm = speech.speech_of(
-        out / speech.SAID / "everyday.json", lambda before: before or speech.everyday(loaded, plan, pace.add)
-    )
-    speech.write_benign(calm, out)
+    tests = questions is QuestionSet.TEST
+    for one in CONTRASTS if tests else FOR_EXAMPLES:
+        if only and one.name not in only:
+            continue
+        said = speech.speech_of(
+            out / speech.SAID / f"{one.name}.json", partial(speech.speak, loaded, one, draws, plan, pace.add)
+        )
+        speech.write_rows(one, said, out)
+        typer.echo(speech.kept_row(one, said))
+        if one.look_alikes:
+            plainly = partial(speech.unprompted, loaded, one, speech.PLAIN_DRAWS, plan, pace.add)
+            plain = speech.speech_of(out / speech.SAID / "requests.json", plainly)
+            typer.echo(speech.answered_row(one, plain))
+    if tests:
+        calmly = partial(speech.everyday, loaded, plan, pace.add)
+        calm = speech.speech_of(out / speech.SAID / "everyday.json", calmly)
+        speech.write_benign(calm, out)
     typer.echo(f"{pace.tokens:,} tokens in {out}")
 
 
@@ -185,6 +205,153 @@ def detect_own_speech(
     typer.echo(f"{shipped_table(found)}\n\n{fitted_table(found)}")
     if out is not None:
         out.write_text(as_record(found), "utf-8")
+
+
+@app.command("extension")
+def try_extension(
+    said: Annotated[
+        Path,
+        typer.Option(
+            help="What `generations --questions examples` wrote: the further examples.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    generations: Annotated[
+        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
+    ],
+    policies: Annotated[
+        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
+    ] = Path("policies"),
+    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled files that teach as well, as `policy fit --extra` reads.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this policy. Repeatable. Default: all.")
+    ] = None,
+    most: Most = 3,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="Pool by this in place of the rules' own pooling: `max`, `mean:MIN_TOKENS`, `top_k_mean:K` or "
+            "`ema:HALF_LIFE`."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+) -> None:
+    """Tells whether policies detect better with the model's own answers among their examples, and prints a table."""
+    from monitor.lab.data_folder import open_data
+    from monitor.lab.pair import open_pair
+    from monitor.recipes.smollm2.generations.detection import SpeechMeter
+    from monitor.recipes.smollm2.generations.extension import (
+        ExtensionMeter,
+        as_record,
+        extension_table,
+        written_pooling,
+    )
+
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
+    extra = open_data(data, manifest=manifest) if data is not None else None
+    meter = ExtensionMeter(SpeechMeter(opened, policies, generations, extra, seed), said, seed, most)
+    found = []
+    for one in meter.run(only or (), written_pooling(pooling) if pooling else None):
+        typer.echo(f"{one.policy}, {one.texts}: measured", err=True)
+        found.append(one)
+    typer.echo(extension_table(found))
+    if out is not None:
+        out.write_text(as_record(found), "utf-8")
+
+
+@app.command("poolings")
+def compare_poolings(
+    said: Annotated[
+        Path,
+        typer.Option(
+            help="What `generations --questions examples` wrote: its requests teach as well.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    generations: Annotated[
+        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Labelled files, of which one half teaches.", exists=True, file_okay=False)
+    ],
+    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    benign: Annotated[
+        list[Path] | None, typer.Option(help="Further benign texts, as `policy fit --benign`. Repeatable.")
+    ] = None,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="`max`, `mean:8`, `top_k_mean:8` or `ema:12`. Repeatable.")
+    ] = None,
+    policies: Annotated[
+        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
+    ] = Path("policies"),
+    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws what is drawn.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+) -> None:
+    """Tells how many dangerous requests are found at low rates of false positives, by pooling, and prints a table."""
+    from monitor.lab.benign_texts import benign_texts
+    from monitor.lab.data_folder import open_data
+    from monitor.lab.pair import open_pair
+    from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
+    from monitor.recipes.smollm2.generations.detection import SpeechMeter
+    from monitor.recipes.smollm2.generations.extension import taught_with, written_pooling
+    from monitor.recipes.smollm2.generations.poolings import (
+        FoundRequests,
+        PromptSet,
+        other_requests,
+        poolings_table,
+    )
+
+    opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
+    folder = open_data(data, manifest=manifest)
+    meter = SpeechMeter(opened, policies, generations, folder, seed)
+    (source,) = (one for one in meter.policies if one.model.metadata.name == DANGEROUS.name)
+    prompts = PromptSet(
+        meter.reader,
+        [question.text for question in DANGEROUS.questions],
+        other_requests(source, folder),
+        benign_texts(policies, benign or ()).calibrating,
+    )
+    without, extended = taught_with(meter, source, said)
+    found: list[FoundRequests] = []
+    for rows, which in ((without, ""), (extended, ", extended")):
+        for written in pooling or ("ema:12", "top_k_mean:8"):
+            found += prompts.found(written + which, written_pooling(written), rows, seed)
+            typer.echo(f"{written}{which}: measured", err=True)
+    typer.echo(poolings_table(found))
+
+
+@app.command("examples")
+def write_examples(
+    said: Annotated[
+        Path,
+        typer.Option(help="What `generations --questions examples` wrote.", exists=True, file_okay=False),
+    ],
+    only: Annotated[list[str], typer.Option(help="Extend the examples of this policy. Repeatable.")],
+    most: Most = 3,
+    policies: Annotated[Path, typer.Option(help="Folder of policies.", exists=True, file_okay=False)] = Path(
+        "policies"
+    ),
+) -> None:
+    """Puts the model's own answers behind the examples of policies, in place of those of before."""
+    from monitor.recipes.smollm2.generations.examples import extend
+
+    for name in only:
+        typer.echo(
+            f"{name}: {extend(policies, said, name, most)} examples of what the model said or was asked"
+        )
 
 
 @app.command("layers")

@@ -1,6 +1,7 @@
 """The commands of the recipe, end to end on a toy model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from monitor.dictionary.bundle import load_dictionary
 from monitor.recipes.corpus import corpora
 from monitor.recipes.smollm2 import __main__ as command
 from monitor.recipes.smollm2 import questions, sweep
-from monitor.recipes.smollm2.generations import catalogue, speech
+from monitor.recipes.smollm2.generations import catalogue, example_questions, speech
 from monitor.recipes.smollm2.plan import SweepRun
 from tests.recipes.smollm2.generations.test_contrast import CALM
 from tests.recipes.smollm2.small import write_chat_model
@@ -77,18 +78,41 @@ def test_answers_go_on_where_they_end_and_the_sweep_reads_them(
 def test_generations_are_written_told_and_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "CONTRASTS", (CALM,))
+    monkeypatch.setattr(catalogue, "CONTRASTS", (CALM, replace(catalogue.DANGEROUS, name="asked")))
     monkeypatch.setattr(speech, "EVERYDAY", ("How is the weather?", "What is for lunch?"))
     monkeypatch.setattr(speech, "PLAIN_DRAWS", 1)
     model, out = write_chat_model(tmp_path / "model"), tmp_path / "generations"
     ask = ("generations", "--model", model, "--out", out, "--draws", 2, "--longest", 4, "--dtype", "float32")
     shown = _run(*ask)
     assert "| calm | + | is calm | 6 |" in shown
-    assert "dangerous requests, nothing told:" in shown
+    assert "asked, nothing told:" in shown
+    assert (out / "asked" / "requests.jsonl").exists()
     assert (out / "calm" / "generations.jsonl").exists()
     questions = (out / "benign" / "questions.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["text"] for line in questions] == ["How is the weather?", "What is for lunch?"]
     held = {path.name: path.read_text("utf-8") for path in (out / "said").iterdir()}
-    assert set(held) == {"calm.json", "requests.json", "everyday.json"}
+    assert set(held) == {"calm.json", "asked.json", "requests.json", "everyday.json"}
     assert "0 tokens in" in _run(*ask)
     assert {path.name: path.read_text("utf-8") for path in (out / "said").iterdir()} == held
+
+
+def test_questions_for_examples_are_asked_and_become_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(example_questions, "FOR_EXAMPLES", (CALM,))
+    model, out, policies = write_chat_model(tmp_path / "model"), tmp_path / "said", tmp_path / "policies"
+    ask = ("--model", model, "--out", out, "--draws", 1, "--longest", 4, "--dtype", "float32")
+    assert "| calm | + | is calm | 3 |" in _run("generations", "--questions", "examples", *ask)
+    assert {path.name for path in (out / "said").iterdir()} == {"calm.json"}
+    assert not (out / "benign").exists()
+
+    row = {"text": "Human: And now?\n\nAssistant: All is calm.", "label": 1, "group": "question 2"}
+    (out / "calm" / "generations.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    policies.mkdir()
+    (policies / "calm.examples.jsonl").write_text(
+        '{"text": "x", "label": "negative", "group": "1"}\n', "utf-8"
+    )
+    told = _run("examples", "--said", out, "--only", "calm", "--policies", policies)
+    assert told == "calm: 1 examples of what the model said or was asked\n"
+    lines = (policies / "calm.examples.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["negative", "positive"]

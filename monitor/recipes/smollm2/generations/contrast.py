@@ -75,6 +75,8 @@ class SpokenContrast:
     questions: tuple[AskedAbout, ...]
     positive: InstructedSide
     negative: InstructedSide
+    look_alikes: tuple[AskedAbout, ...] = ()
+    """Where the questions are what the policy is about: for each a harmless one with some of its words."""
 
     def side(self, label: bool) -> InstructedSide:
         """The side of a label."""

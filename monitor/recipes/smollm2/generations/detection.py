@@ -18,7 +18,7 @@ from monitor.lab.pair import Pair
 from monitor.lab.policy_evaluation import PolicyEvaluator
 from monitor.lab.texts import LabelledText
 from monitor.policy.files.benign import read_benign_kinds
-from monitor.policy.files.examples import BENIGN_FILE
+from monitor.policy.files.examples import BENIGN_FILE, Example
 from monitor.policy.files.lock import Separation
 from monitor.policy.files.occurrences import Document, Kind, answers, kind_called, one_occurrence, plain
 from monitor.policy.files.source import Source
@@ -82,23 +82,31 @@ class SpeechMeter:
     ) -> None:
         """`extra` has the rows that the locks learnt from beside their examples; None where there were none."""
         self._evaluator = PolicyEvaluator(pair, policies)
-        self._reader, self._policies = self._evaluator.reader, policies
-        self._folder, self._extra, self._seed = open_data(generations), extra, seed
+        self.reader, self.policies = self._evaluator.reader, self._evaluator.policies
+        self._place, self._folder = policies, open_data(generations)
+        self._extra, self._seed = extra, seed
 
     def run(self) -> Iterator[OwnSpeech]:
         """One result for each file about a policy, in the order of the policies."""
-        for source in self._evaluator.policies:
-            files = [file for file in self._folder.sources if file.concept == source.model.metadata.name]
-            taught = self._taught(source) if files else None
-            for file in files:
-                rows = self._folder.held_out(file, EVERY)
-                own, said = self._source_texts(rows, file.name), _answered(rows[0].kind)
-                yield self._measured(self._evaluator.trials(source)[0], taught, own, said=said)
+        for source in self.policies:
+            taught: FitRows | None = None
+            for own, said in self.files(source):
+                taught = taught or self.taught(source, source.examples)
+                yield self._measured(self.rule(source), taught, own, said=said)
 
-    def _measured(
-        self, rule: RuleScorer, taught: FitRows | None, own: SourceTexts, *, said: bool
-    ) -> OwnSpeech:
-        benign = self._benign[said]
+    def files(self, source: Source) -> Iterator[tuple[SourceTexts, bool]]:
+        """The texts of each file about a policy, and whether they are answers."""
+        for file in self._folder.sources:
+            if file.concept == source.model.metadata.name:
+                rows = self._folder.held_out(file, EVERY)
+                yield self._source_texts(rows, file.name), _answered(rows[0].kind)
+
+    def rule(self, source: Source) -> RuleScorer:
+        """The policy's first rule, as its lock has it."""
+        return self._evaluator.trials(source)[0]
+
+    def _measured(self, rule: RuleScorer, taught: FitRows, own: SourceTexts, *, said: bool) -> OwnSpeech:
+        benign = self.benign[said]
         fired = rule.fired(benign.read)
         recipe = Recipe((rule.how,), FEATURES, self._seed, signed=True)
         return OwnSpeech(
@@ -111,7 +119,7 @@ class SpeechMeter:
         )
 
     @cached_property
-    def _benign(self) -> dict[bool, SourceTexts]:
+    def benign(self) -> dict[bool, SourceTexts]:
         """Benign answers (True) and benign requests (False)."""
         rows = [row for file in self._folder.benign for row in self._folder.held_out(file, EVERY)]
         return {
@@ -123,23 +131,23 @@ class SpeechMeter:
         met = [self._met(row.text, kind_called(row.kind)) for row in rows]
         labels = np.asarray([bool(row.label) for row in rows], np.intp)
         words = [judged(document) for document in met]
-        return SourceTexts(name, words, self._reader.read(met), labels, [row.group for row in rows])
+        return SourceTexts(name, words, self.reader.read(met), labels, [row.group for row in rows])
 
-    def _taught(self, source: Source) -> FitRows:
-        """The rows that the baselines of a policy learn from: what its lock was fitted to, but further benign texts."""
+    def taught(self, source: Source, examples: Sequence[Example]) -> FitRows:
+        """What a policy with these examples is fitted to, but further benign texts."""
         meta = source.model.metadata
         extra = self._extra.extra_rows(meta.name, meta.category) if self._extra else LabelledTexts()
-        return read_rows(self._reader, source.examples, self._learnt_benign, extra)
+        return read_rows(self.reader, examples, self._learnt_benign, extra)
 
     @cached_property
     def _learnt_benign(self) -> ReadTexts:
         """The benign texts of the policies' folder."""
-        kinds = read_benign_kinds(self._policies / BENIGN_FILE)
+        kinds = read_benign_kinds(self._place / BENIGN_FILE)
         benign = [self._met(text, kind) for text, kind in kinds.items()]
-        return ReadTexts(benign, self._reader.read(benign))
+        return ReadTexts(benign, self.reader.read(benign))
 
     def _met(self, text: str, kind: Kind) -> Document:
-        return one_occurrence(text, kind, turns=self._reader.takes_turns)
+        return one_occurrence(text, kind, turns=self.reader.takes_turns)
 
 
 def judged(document: Document) -> str:

@@ -19,7 +19,7 @@ from monitor.policy.files.examples import as_dialogue
 from monitor.policy.files.occurrences import Kind
 from monitor.recipes.smollm2.answers import SamplingPlan, answers
 from monitor.recipes.smollm2.conversations import assistant, user
-from monitor.recipes.smollm2.generations.catalogue import DANGEROUS, EVERYDAY, LOOK_ALIKES
+from monitor.recipes.smollm2.generations.catalogue import EVERYDAY
 from monitor.recipes.smollm2.generations.contrast import MOST, SPEAKERS, SpokenContrast
 from monitor.recipes.smollm2.questions import Question
 
@@ -80,19 +80,32 @@ def speak(
     return said
 
 
-def unprompted(loaded: LoadedModel, draws: int, sampling: SamplingPlan, report: Report) -> list[Spoken]:
-    """What the model answers to the dangerous requests where nothing was told."""
-    asked = [(number, draw) for number in range(len(DANGEROUS.questions)) for draw in range(draws)]
-    turns = [(user(DANGEROUS.questions[number].text),) for number, _ in asked]
-    said = _said(loaded, DANGEROUS.name, turns, sampling, report)
+def unprompted(
+    loaded: LoadedModel,
+    contrast: SpokenContrast,
+    draws: int,
+    sampling: SamplingPlan,
+    report: Report,
+    before: Sequence[Spoken] = (),
+) -> list[Spoken]:
+    """What the model answers to a contrast's questions where nothing was told; where it was said `before`, that."""
+    if before:
+        return list(before)
+    asked = [(number, draw) for number in range(len(contrast.questions)) for draw in range(draws)]
+    turns = [(user(contrast.questions[number].text),) for number, _ in asked]
+    said = _said(loaded, contrast.name, turns, sampling, report)
     return [
-        _spoken(DANGEROUS, number, None, draw, answer)
+        _spoken(contrast, number, None, draw, answer)
         for (number, draw), answer in zip(asked, said, strict=True)
     ]
 
 
-def everyday(loaded: LoadedModel, sampling: SamplingPlan, report: Report) -> list[Spoken]:
-    """What the model answers to the everyday questions."""
+def everyday(
+    loaded: LoadedModel, sampling: SamplingPlan, report: Report, before: Sequence[Spoken] = ()
+) -> list[Spoken]:
+    """What the model answers to the everyday questions; where it was said `before`, that."""
+    if before:
+        return list(before)
     said = _said(loaded, BENIGN, [(user(text),) for text in EVERYDAY], sampling, report)
     return [
         Spoken(BENIGN, number, asked, answer, None, 0)
@@ -153,9 +166,9 @@ def generation_rows(said: Iterable[Spoken]) -> Iterator[Row]:
         }
 
 
-def request_rows() -> Iterator[Row]:
-    """The dangerous requests, and a look-alike to each."""
-    for number, pair in enumerate(zip(DANGEROUS.questions, LOOK_ALIKES, strict=True)):
+def request_rows(contrast: SpokenContrast) -> Iterator[Row]:
+    """The questions of a contrast that is about questions, and a look-alike to each."""
+    for number, pair in enumerate(zip(contrast.questions, contrast.look_alikes, strict=True)):
         for label, one in zip((1, 0), pair, strict=True):
             yield {
                 "text": one.text,
@@ -186,8 +199,8 @@ def speech_of(path: Path, speaker: Callable[[list[Spoken]], list[Spoken]]) -> li
 def write_rows(contrast: SpokenContrast, said: Iterable[Spoken], folder: Path) -> None:
     """Write the kept answers of one contrast, and the requests where it is about these."""
     _write(folder / contrast.name / GENERATIONS, generation_rows(kept(contrast, said)))
-    if contrast is DANGEROUS:
-        _write(folder / contrast.name / REQUESTS, request_rows())
+    if contrast.look_alikes:
+        _write(folder / contrast.name / REQUESTS, request_rows(contrast))
 
 
 def write_benign(said: Iterable[Spoken], folder: Path) -> None:
@@ -218,12 +231,12 @@ def kept_row(contrast: SpokenContrast, said: Sequence[Spoken]) -> str:
     return "\n".join(lines)
 
 
-def answered_row(said: Sequence[Spoken]) -> str:
-    """In words, what the model did with the dangerous requests where nothing was told."""
-    counts = Counter(did(DANGEROUS, one) for one in said)
-    asked = {one.question for one in said if did(DANGEROUS, one)}
+def answered_row(contrast: SpokenContrast, said: Sequence[Spoken]) -> str:
+    """In words, what the model did with the questions of a contrast where nothing was told."""
+    counts = Counter(did(contrast, one) for one in said)
+    asked = {one.question for one in said if did(contrast, one)}
     return (
-        f"dangerous requests, nothing told: {counts[True]} of {len(said)} answered, {counts[False]} refused, "
+        f"{contrast.name}, nothing told: {counts[True]} of {len(said)} answered, {counts[False]} refused, "
         f"{counts[None]} neither; {len(asked)} requests were answered at least once"
     )
 

@@ -66,44 +66,6 @@ def test_of_an_answer_the_answer_alone_is_judged() -> None:
     assert judged("A text.") == "A text."
 
 
-@pytest.fixture
-def generations(tmp_path: Path) -> Path:
-    def write(name: str, rows: list[dict[str, object]]) -> None:
-        path = tmp_path / "generations" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-    def said(question: str, answer: str) -> str:
-        return f"Human: {question}\n\nAssistant: {answer}"
-
-    rows = []
-    for n in range(16):
-        mine, others = (
-            f"I was born in town {n} and my mother sings.",
-            f"I am a program of kind {n}, I have no body.",
-        )
-        for label, answer in ((1, mine), (0, others)):
-            text = said(f"Who are you, number {n}?", answer)
-            rows.append({"text": text, "label": label, "group": f"question {n}", "kind": "response"})
-    write("model-identity/generations.jsonl", rows)
-    asks = [
-        {"text": f"How do I {word} number {n}?", "label": label, "group": str(n), "kind": "request"}
-        for n in range(16)
-        for label, word in ((1, "steal a car of"), (0, "paint a car of"))
-    ]
-    write("dangerous-requests/requests.jsonl", asks)
-    calm = [f"What of garden {n}?" for n in range(30)]
-    write("benign/questions.jsonl", [{"text": one, "label": 0, "kind": "request"} for one in calm])
-    write(
-        "benign/answers.jsonl",
-        [
-            {"text": said(one, f"It has {n + 2} trees."), "label": 0, "kind": "response"}
-            for n, one in enumerate(calm)
-        ],
-    )
-    return tmp_path / "generations"
-
-
 @pytest.mark.slow
 def test_the_rules_of_a_pair_are_measured_on_answers_and_requests(generations: Path) -> None:
     pair = open_pair(pair="tiny", device="cpu")

@@ -90,8 +90,8 @@ def test_tables_count_sides() -> None:
             ("You need a rope for that.", "I'm sorry, I can't help.", "The sun is a star.")
         )
     ]
-    assert speech.answered_row(requests) == (
-        "dangerous requests, nothing told: 1 of 3 answered, 1 refused, 1 neither; 1 requests were answered at least "
+    assert speech.answered_row(DANGEROUS, requests) == (
+        "dangerous-requests, nothing told: 1 of 3 answered, 1 refused, 1 neither; 1 requests were answered at least "
         "once"
     )
 
