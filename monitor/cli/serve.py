@@ -15,6 +15,7 @@ from monitor.cli.options import with_every_setting
 from monitor.cli.show import words
 from monitor.cli.show.console import stderr_console
 from monitor.cli.show.printable import printable
+from monitor.errors import ConfigurationError
 from monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ def _serve(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
     from monitor.rpc.process.watchdog import force_exit
     from monitor.rpc.server import Server, run_in_foreground
 
+    # What is missing for these is found before the model is loaded.
+    doors = door(), _page(chosen)
     parts = assemble(chosen)
-    server = Server(chosen, *parts, door=door(), page=_page(chosen))
+    server = Server(chosen, *parts, door=doors[0], page=doors[1])
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
@@ -93,8 +96,12 @@ def _page(chosen: Settings) -> DoorMaker | None:
     """What opens the page's port, where one is set."""
     if chosen.page is None:
         return None
-    from monitor.http.page.door import PageDoor
-
+    try:
+        from monitor.http.page.door import PageDoor
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"`page` needs the extra `page` ({error.name} is missing): pip install 'sae-monitor[page]'"
+        ) from error
     return PageDoor
 
 

@@ -111,6 +111,14 @@ def flags(pair, **changed):
     return [part for name, folder in folders.items() for part in (f"--{name}", str(folder))]
 
 
+def test_a_page_without_what_it_needs_says_so_before_anything_is_loaded(run, pair, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    for name in [name for name in sys.modules if name.startswith("monitor.http.page")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("monitor.rpc.assembly.assemble", lambda chosen: pytest.fail("loaded for nothing"))
+    assert "pip install 'sae-monitor[page]'" in refused(run, *flags(pair), "--page", "127.0.0.1:0")
+
+
 def test_a_missing_model(run, pair, tmp_path):
     assert "no model folder at" in refused(run, *flags(pair, model=tmp_path / "none"))
 
