@@ -311,11 +311,13 @@ def test_vllm_ends_where_the_monitor_has_failed_though_nobody_asks(served, monke
 
 def test_in_bfloat16_it_draws_what_bare_vllm_draws(vllm, tmp_path):
     """In processes of their own, because vLLM and the monitor are each there once in a process."""
+    # The settings of the monitored engine that other tests share would make bare vLLM refuse to run unwatched.
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("SAE_MONITOR_")}
     drawn = {}
     for who in ("watched", "bare"):
         (tmp_path / who).mkdir()
         command = [sys.executable, "-m", "tests.plugin.drawn", who, str(tmp_path / who)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env=settings)
         assert done.returncode == 0, done.stderr[-3000:]
         drawn[who] = json.loads(done.stdout.splitlines()[-1])
     assert drawn["watched"]["ids"] == drawn["bare"]["ids"]
