@@ -111,12 +111,26 @@ def flags(pair, **changed):
     return [part for name, folder in folders.items() for part in (f"--{name}", str(folder))]
 
 
-def test_a_page_without_what_it_needs_says_so_before_anything_is_loaded(run, pair, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    for name in [name for name in sys.modules if name.startswith("monitor.http.page")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr("monitor.rpc.assembly.assemble", lambda chosen: pytest.fail("loaded for nothing"))
-    assert "pip install 'sae-monitor[page]'" in refused(run, *flags(pair), "--page", "127.0.0.1:0")
+WITHOUT_SKLEARN = """
+import sys
+from unittest import mock
+sys.modules["sklearn"] = None
+from monitor.cli.app import app
+from monitor.rpc import assembly
+
+with mock.patch.object(assembly, "assemble", mock.Mock(side_effect=RuntimeError("loaded for nothing"))):
+    app(prog_name="sae-monitor")
+"""
+
+
+@pytest.mark.slow
+def test_a_page_without_what_it_needs_says_so_before_anything_is_loaded(pair):
+    # In a process of its own: what other tests imported here stays imported.
+    command = [sys.executable, "-c", WITHOUT_SKLEARN, "serve", *FREE, *pair.flags, "--page", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'sae-monitor[page]'" in done.stderr
+    assert "loaded for nothing" not in done.stderr
 
 
 def test_a_missing_model(run, pair, tmp_path):
