@@ -19,6 +19,7 @@ from monitor.errors import ConfigurationError
 from monitor.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from monitor.model.load.model import LoadedModel
     from monitor.model.runtime import Runtime
     from monitor.policy.policyset import PolicySet
     from monitor.rpc.server import Addresses, DoorMaker
@@ -75,9 +76,7 @@ def _serve(chosen: Settings, door: Callable[[], DoorMaker | None]) -> None:
 
     def ready(addresses: Addresses) -> None:
         if chosen.log_format == "console":
-            stderr_console().print(
-                start_block(parts.runtime, parts.policies, addresses, chosen.upstream or "")
-            )
+            stderr_console().print(start_block(parts.runtime, parts.policies, addresses, chosen))
 
     # A pass or a reload that hangs would keep Python from ending, long after everybody was told that the server stops.
     run_in_foreground(server, chosen.grace_seconds, ready, lambda: force_exit(ExitCode.DIED))
@@ -105,17 +104,14 @@ def _page(chosen: Settings) -> DoorMaker | None:
     return PageDoor
 
 
-def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, upstream: str = "") -> Table:
-    """A table of what the server runs and where it listens, printed once it is ready.
-
-    `upstream` is the server that it guards, if it does.
-    """
+def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, chosen: Settings) -> Table:
+    """A table of what the server runs and where it listens, printed once it is ready."""
     loaded, dictionary = runtime.loaded, runtime.dictionary
-    features, dtype = dictionary.autoencoder.features, str(loaded.dtype).removeprefix("torch.")
+    features = dictionary.autoencoder.features
     model = f"{_name(Path(loaded.name))}  {words.short_digest(loaded.digest)}"
     table = Table.grid(padding=(0, 2))
     rows = {
-        "model": f"{model}  {loaded.devices} {dtype}",
+        "model": f"{model}  {loaded.devices} {_numbers(loaded, chosen.dtype)}",
         "layer": f"{runtime.layer} of 0 to {runtime.layers - 1}, {loaded.d_model} wide, context {loaded.context}",
         "dictionary": f"{_name(dictionary.path)}  {words.short_digest(dictionary.digest)}  {features} features",
         "requests": _together(runtime),
@@ -128,11 +124,21 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, ups
         "page": addresses.page,
         "metrics": f"http://{addresses.metrics}/metrics",
     }
-    if upstream:
-        rows = {"guards": upstream} | rows | {"requests": _streams(runtime)}
+    if chosen.upstream:
+        rows = {"guards": chosen.upstream} | rows | {"requests": _streams(runtime)}
     for name, value in rows.items():
         table.add_row(Text(f"  {name}", style="dim"), Text(printable(value)))
     return table
+
+
+def _numbers(loaded: LoadedModel, setting: str) -> str:
+    """The number type of a model; where nobody chose it and another one is faster, which."""
+    from monitor.model.load.host import computes_bfloat16
+
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    if setting == "auto" and dtype == "float32" and loaded.devices == "cpu" and computes_bfloat16():
+        return f"{dtype} (this processor is faster with `--dtype bfloat16`)"
+    return dtype
 
 
 def _together(runtime: Runtime) -> str:

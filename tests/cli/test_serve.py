@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from monitor.cli.serve import _numbers
 from tests.children import ending
 from tests.waiting import wait_for
 
@@ -104,6 +106,23 @@ def refused(run, *flags):
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype", "devices", "native", "says"),
+    [
+        ("auto", torch.float32, "cpu", True, "float32 (this processor is faster with `--dtype bfloat16`)"),
+        ("auto", torch.float32, "cpu", False, "float32"),
+        ("float32", torch.float32, "cpu", True, "float32"),
+        ("auto", torch.bfloat16, "cuda:0", True, "bfloat16"),
+        ("auto", torch.float32, "cuda:0", True, "float32"),
+    ],
+)
+def test_a_faster_number_type_is_named_where_nobody_chose_one(
+    monkeypatch, setting, dtype, devices, native, says
+):
+    monkeypatch.setattr("monitor.model.load.host.computes_bfloat16", lambda: native)
+    assert _numbers(SimpleNamespace(dtype=dtype, devices=devices), setting) == says
 
 
 def flags(pair, **changed):

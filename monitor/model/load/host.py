@@ -81,6 +81,13 @@ def bound_threads() -> None:
         torch.set_num_threads(processors())
 
 
+def computes_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16, such as those of AMX and AVX-512."""
+    import torch
+
+    return any(on for name, on in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+
+
 def _quotas() -> Iterator[float]:
     """Processors that each of the control groups of this process may use on average."""
     for file in _group_files("cpu", "cpu.max", "cpu.cfs_quota_us"):

@@ -27,10 +27,6 @@ from monitor.recipes.smollm2.plan import (
     TOKENS,
 )
 
-Most = Annotated[
-    int, typer.Option(help="Take so many answers of each side of a question at most.", min=1, max=3)
-]
-
 
 class QuestionSet(enum.StrEnum):
     """Which questions `generations` asks."""
@@ -164,27 +160,46 @@ def speak_on_both_sides(
     typer.echo(f"{pace.tokens:,} tokens in {out}")
 
 
+Generations = Annotated[
+    Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
+]
+Said = Annotated[
+    Path,
+    typer.Option(
+        help="What `generations --questions examples` wrote: the further examples.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Policies = Annotated[Path, typer.Option(help="Folder of policies.", exists=True, file_okay=False)]
+PairName = Annotated[str | None, typer.Option(help="A pair by its name.")]
+OtherModel = Annotated[str | None, typer.Option(help="Model, in place of a pair.")]
+Dictionary = Annotated[Path | None, typer.Option(help="Its dictionary.")]
+Labelled = Annotated[
+    Path | None, typer.Option(help="Labelled files that teach as well, as `policy fit --extra` reads.")
+]
+Manifest = Annotated[Path | None, typer.Option(help="What the files of --data are.")]
+Seed = Annotated[int, typer.Option(help="Draws folds and resamples.")]
+Dtype = Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")]
+Record = Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")]
+Most = Annotated[
+    int, typer.Option(help="Take so many answers of each side of a question at most.", min=1, max=3)
+]
+POOLINGS = "`max`, `mean:MIN_TOKENS`, `top_k_mean:K` or `ema:HALF_LIFE`"
+
+
 @app.command("detection")
 def detect_own_speech(
-    generations: Annotated[
-        Path, typer.Option(help="What `generations` wrote.", exists=True, file_okay=False)
-    ],
-    policies: Annotated[
-        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
-    ] = Path("policies"),
-    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
-    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled files that the locks learnt from as well, as `policy fit --extra` reads."
-        ),
-    ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+    generations: Generations,
+    policies: Policies = Path("policies"),
+    pair: PairName = None,
+    model: OtherModel = None,
+    dictionary: Dictionary = None,
+    data: Labelled = None,
+    manifest: Manifest = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    out: Record = None,
 ) -> None:
     """Tells how well the shipped locks and other detectors tell the model's own answers apart, and prints tables."""
     from monitor.lab.data_folder import open_data
@@ -209,41 +224,24 @@ def detect_own_speech(
 
 @app.command("extension")
 def try_extension(
-    said: Annotated[
-        Path,
-        typer.Option(
-            help="What `generations --questions examples` wrote: the further examples.",
-            exists=True,
-            file_okay=False,
-        ),
-    ],
-    generations: Annotated[
-        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
-    ],
-    policies: Annotated[
-        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
-    ] = Path("policies"),
-    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
-    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Labelled files that teach as well, as `policy fit --extra` reads.")
-    ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    said: Said,
+    generations: Generations,
+    policies: Policies = Path("policies"),
+    pair: PairName = None,
+    model: OtherModel = None,
+    dictionary: Dictionary = None,
+    data: Labelled = None,
+    manifest: Manifest = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only this policy. Repeatable. Default: all.")
     ] = None,
     most: Most = 3,
     pooling: Annotated[
-        str | None,
-        typer.Option(
-            help="Pool by this in place of the rules' own pooling: `max`, `mean:MIN_TOKENS`, `top_k_mean:K` or "
-            "`ema:HALF_LIFE`."
-        ),
+        str | None, typer.Option(help=f"Pool by this in place of the rules' own pooling: {POOLINGS}.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write all numbers here as JSON.")] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    out: Record = None,
 ) -> None:
     """Tells whether policies detect better with the model's own answers among their examples, and prints a table."""
     from monitor.lab.data_folder import open_data
@@ -270,80 +268,47 @@ def try_extension(
 
 @app.command("poolings")
 def compare_poolings(
-    said: Annotated[
-        Path,
-        typer.Option(
-            help="What `generations --questions examples` wrote: its requests teach as well.",
-            exists=True,
-            file_okay=False,
-        ),
-    ],
-    generations: Annotated[
-        Path, typer.Option(help="What `generations` wrote: the test.", exists=True, file_okay=False)
-    ],
+    said: Said,
+    generations: Generations,
     data: Annotated[
         Path, typer.Option(help="Labelled files, of which one half teaches.", exists=True, file_okay=False)
     ],
-    manifest: Annotated[Path | None, typer.Option(help="What the files of --data are.")] = None,
+    manifest: Manifest = None,
     benign: Annotated[
         list[Path] | None, typer.Option(help="Further benign texts, as `policy fit --benign`. Repeatable.")
     ] = None,
-    pooling: Annotated[
-        list[str] | None, typer.Option(help="`max`, `mean:8`, `top_k_mean:8` or `ema:12`. Repeatable.")
-    ] = None,
-    policies: Annotated[
-        Path, typer.Option(help="Folder of fitted policies.", exists=True, file_okay=False)
-    ] = Path("policies"),
-    pair: Annotated[str | None, typer.Option(help="A pair by its name.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model, in place of a pair.")] = None,
-    dictionary: Annotated[Path | None, typer.Option(help="Its dictionary.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws what is drawn.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Number type of the weights: float32 or bfloat16.")] = "auto",
+    pooling: Annotated[list[str] | None, typer.Option(help=f"{POOLINGS}. Repeatable.")] = None,
+    policies: Policies = Path("policies"),
+    pair: PairName = None,
+    model: OtherModel = None,
+    dictionary: Dictionary = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
 ) -> None:
     """Tells how many dangerous requests are found at low rates of false positives, by pooling, and prints a table."""
     from monitor.lab.benign_texts import benign_texts
     from monitor.lab.data_folder import open_data
     from monitor.lab.pair import open_pair
-    from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
     from monitor.recipes.smollm2.generations.detection import SpeechMeter
-    from monitor.recipes.smollm2.generations.extension import taught_with, written_pooling
-    from monitor.recipes.smollm2.generations.poolings import (
-        FoundRequests,
-        PromptSet,
-        other_requests,
-        poolings_table,
-    )
+    from monitor.recipes.smollm2.generations.poolings import compared, poolings_table
 
     opened = open_pair(model, dictionary, dtype=dtype, pair=pair)
     folder = open_data(data, manifest=manifest)
     meter = SpeechMeter(opened, policies, generations, folder, seed)
-    (source,) = (one for one in meter.policies if one.model.metadata.name == DANGEROUS.name)
-    prompts = PromptSet(
-        meter.reader,
-        [question.text for question in DANGEROUS.questions],
-        other_requests(source, folder),
-        benign_texts(policies, benign or ()).calibrating,
-    )
-    without, extended = taught_with(meter, source, said)
-    found: list[FoundRequests] = []
-    for rows, which in ((without, ""), (extended, ", extended")):
-        for written in pooling or ("ema:12", "top_k_mean:8"):
-            found += prompts.found(written + which, written_pooling(written), rows, seed)
-            typer.echo(f"{written}{which}: measured", err=True)
+    calm = benign_texts(policies, benign or ()).calibrating
+    found = []
+    for one in compared(meter, said, folder, calm, pooling or ("ema:12", "top_k_mean:8"), seed):
+        typer.echo(f"{one.pooling}, {one.source}: measured", err=True)
+        found.append(one)
     typer.echo(poolings_table(found))
 
 
 @app.command("examples")
 def write_examples(
-    said: Annotated[
-        Path,
-        typer.Option(help="What `generations --questions examples` wrote.", exists=True, file_okay=False),
-    ],
+    said: Said,
     only: Annotated[list[str], typer.Option(help="Extend the examples of this policy. Repeatable.")],
     most: Most = 3,
-    policies: Annotated[Path, typer.Option(help="Folder of policies.", exists=True, file_okay=False)] = Path(
-        "policies"
-    ),
+    policies: Policies = Path("policies"),
 ) -> None:
     """Puts the model's own answers behind the examples of policies, in place of those of before."""
     from monitor.recipes.smollm2.generations.examples import extend
@@ -424,7 +389,10 @@ def measure(
     """Measures the dictionary on the held-out documents of each corpus, and prints a table."""
     from monitor.recipes.smollm2.quality import as_table, quality_by_corpus, write_quality
 
-    found = quality_by_corpus(model, dictionary, corpora(data), tokens=tokens)
+    found = {}
+    for name, row in quality_by_corpus(model, dictionary, corpora(data), tokens=tokens):
+        typer.echo(f"{name}: measured", err=True)
+        found[name] = row
     write_quality(found, dictionary)
     typer.echo(as_table(found))
 

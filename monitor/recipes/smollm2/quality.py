@@ -29,7 +29,7 @@ def quality_by_corpus(
     corpora: Mapping[str, Sequence[CorpusText]],
     *,
     tokens: int,
-) -> dict[str, dict[str, float]]:
+) -> Iterator[tuple[str, dict[str, float]]]:
     """The measures of a dictionary on the held-out documents of each corpus, on `tokens` tokens of each at most.
 
     Args:
@@ -46,7 +46,6 @@ def quality_by_corpus(
     read, begin = DocumentReader(loaded), loaded.text.begin
     limit = bundle.card.norm_limit
     assert limit is not None, "a trained dictionary has a norm limit"
-    found = {}
     for name in MEASURED:
         rows = pack(_held_out(name, corpora.get(name, ())), read, CONTEXT, begin)
         held = list(batches(islice(rows, max(1, tokens // CONTEXT)), FORWARD))
@@ -58,8 +57,7 @@ def quality_by_corpus(
                 harvester.logits,
                 limit=limit,
             )
-            found[name] = _row(measured)
-    return found
+            yield name, _row(measured)
 
 
 def _held_out(name: str, documents: Sequence[CorpusText]) -> Iterator[Document]:

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from monitor.model.load import host
-from monitor.model.load.host import Memory, bound_threads, free_memory, memory_limit, processors
+from monitor.model.load.host import (
+    Memory,
+    bound_threads,
+    computes_bfloat16,
+    free_memory,
+    memory_limit,
+    processors,
+)
 
 
 @pytest.fixture
@@ -145,3 +152,17 @@ def test_a_measurement_is_used_for_a_while(monkeypatch):
         clock[0], used[0] = moment, ratio
         seen.append(memory.low())
     assert seen == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "found"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"amx_bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False}, False),
+        ({"architecture": "other"}, False),
+    ],
+)
+def test_products_of_bfloat16_are_known_by_the_instructions(monkeypatch, capabilities, found):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert computes_bfloat16() is found

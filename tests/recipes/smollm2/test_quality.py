@@ -29,7 +29,7 @@ def test_each_corpus_is_measured_on_its_held_out_documents(
         "gutenberg": [CorpusText("Once upon a time. " * 20, "heldout")],
         "peps": [CorpusText("All of this is for training. " * 20, "train")],
     }
-    found = quality_by_corpus(str(model), tmp_path / "sae", corpora, tokens=64)
+    found = dict(quality_by_corpus(str(model), tmp_path / "sae", corpora, tokens=64))
     assert set(found) == {"hh_harmless", "gutenberg"}
     assert all(0 < row["tokens"] <= 64 for row in found.values())
     assert found["hh_harmless"]["ce_clean"] != found["gutenberg"]["ce_clean"]

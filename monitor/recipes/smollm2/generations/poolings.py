@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from monitor.policy.fit.detectors import Recipe, learn_probe
 from monitor.policy.fit.pooling import RulePooling
 from monitor.policy.fit.readings import FitReader, Floats, TextReadings
 from monitor.policy.fit.rows import FitRows
+from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
+from monitor.recipes.smollm2.generations.detection import SpeechMeter
+from monitor.recipes.smollm2.generations.extension import taught_with, written_pooling
 
 EDGES = (48, 128)
 """Lengths at which a range ends, in tokens; there is a last range beyond them."""
@@ -91,6 +95,32 @@ class PromptSet:
                     limits = {rate: ranked[int(rate * len(ranked))] for rate in RATES}
                     shares = {rate: float((here > limit).mean()) for rate, limit in limits.items()}
                     yield FoundRequests(name, source, low, len(here), len(ranked), shares)
+
+
+def compared(
+    meter: SpeechMeter,
+    said: Path,
+    data: DataFolder,
+    benign: Sequence[BenignText],
+    written: Sequence[str],
+    seed: int,
+) -> Iterator[FoundRequests]:
+    """What each pooling finds of dangerous requests: learnt without the further examples, and with them.
+
+    Args:
+        meter: what the rows of a fit are read with; its policies hold the one for dangerous requests.
+        said: what `generations --questions examples` wrote.
+        data: labelled files, of which one half is measured on.
+        benign: benign prompts that no probe learns from.
+        written: poolings, as `written_pooling` reads them.
+        seed: draws what is drawn.
+    """
+    (source,) = (one for one in meter.policies if one.model.metadata.name == DANGEROUS.name)
+    asked = [question.text for question in DANGEROUS.questions]
+    prompts = PromptSet(meter.reader, asked, other_requests(source, data), benign)
+    for rows, which in zip(taught_with(meter, source, said), ("", ", extended"), strict=True):
+        for pooling in written:
+            yield from prompts.found(pooling + which, written_pooling(pooling), rows, seed)
 
 
 def other_requests(source: Source, data: DataFolder) -> dict[str, list[str]]:
