@@ -1,6 +1,8 @@
 """What is counted of requests: those above all but so many benign prompts of their own length."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from monitor.policy.fit.readings import TextReadings, TokenReadings
 from monitor.policy.fit.rows import FitRows
 from monitor.policy.schema.pooling import Ema, TopKMean
 from monitor.recipes.smollm2.generations import poolings
+from monitor.recipes.smollm2.generations.catalogue import DANGEROUS
 from monitor.recipes.smollm2.generations.poolings import (
     BEHIND_BENIGN,
     EDGES,
@@ -20,6 +23,7 @@ from monitor.recipes.smollm2.generations.poolings import (
     RATES,
     FoundRequests,
     PromptSet,
+    compared,
     poolings_table,
 )
 from tests.recipes.smollm2.generations.test_detection import texts
@@ -90,3 +94,21 @@ def test_a_table_has_a_column_for_each_pooling() -> None:
         "| the test | 1–48 | 40 / 627 | 28% / 75% | 28% / 75% |",
     ]
     assert "| > 128 |" in poolings_table(more[2:])
+
+
+def test_every_pooling_is_tried_without_and_with_the_further_examples(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(poolings, "SIZES", ((10, 60, 500), (300, 400, 300)))
+    monkeypatch.setattr(poolings, "taught_with", lambda meter, source, said: (learnt(), learnt()))
+    monkeypatch.setattr(poolings, "other_requests", lambda source, data: {})
+    policy = SimpleNamespace(model=SimpleNamespace(metadata=SimpleNamespace(name="dangerous-requests")))
+    other = SimpleNamespace(model=SimpleNamespace(metadata=SimpleNamespace(name="scams")))
+    meter = SimpleNamespace(policies=[other, policy], reader=WordReader())
+    benign = [BenignText("prose", f"{n} " + "the road is long " * 30, group=str(n)) for n in range(600)]
+    found = list(compared(meter, tmp_path, None, benign, ("max", "ema:6"), 0))
+    names = list(dict.fromkeys(one.pooling for one in found))
+    assert names == ["max", "ema:6", "max, extended", "ema:6, extended"]
+    assert {one.source for one in found} >= {"the test", BEHIND_BENIGN}
+    (asked,) = {one.requests for one in found if (one.source, one.longer_than) == ("the test", 0)}
+    assert asked == len(DANGEROUS.questions)
