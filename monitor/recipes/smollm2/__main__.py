@@ -385,12 +385,13 @@ def measure(
     model: Model,
     dictionary: Annotated[Path, typer.Option(help="The dictionary's folder.", exists=True, file_okay=False)],
     tokens: Annotated[int, typer.Option(help="Measure on so many tokens of each corpus.", min=1)] = 20_000,
+    dtype: Dtype = "auto",
 ) -> None:
     """Measures the dictionary on the held-out documents of each corpus, and prints a table."""
     from monitor.recipes.smollm2.quality import as_table, quality_by_corpus, write_quality
 
     found = {}
-    for name, row in quality_by_corpus(model, dictionary, corpora(data), tokens=tokens):
+    for name, row in quality_by_corpus(model, dictionary, corpora(data), tokens=tokens, dtype=dtype):
         typer.echo(f"{name}: measured", err=True)
         found[name] = row
     write_quality(found, dictionary)

@@ -29,6 +29,7 @@ def quality_by_corpus(
     corpora: Mapping[str, Sequence[CorpusText]],
     *,
     tokens: int,
+    dtype: str = "auto",
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """The measures of a dictionary on the held-out documents of each corpus, on `tokens` tokens of each at most.
 
@@ -37,11 +38,12 @@ def quality_by_corpus(
         dictionary: its folder.
         corpora: documents by corpus.
         tokens: of each corpus.
+        dtype: number type of the model's weights.
 
     Corpora that fill no row are left out.
     """
     bundle = load_dictionary(dictionary)
-    loaded = load_model(model)
+    loaded = load_model(model, dtype=dtype)
     harvester = Harvester(loaded, bundle.card.layer)
     read, begin = DocumentReader(loaded), loaded.text.begin
     limit = bundle.card.norm_limit
