@@ -24,7 +24,7 @@ from monitor.http.openai.answers import (
 )
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
-from monitor.records import Failure, Status, TokenTexts
+from monitor.records import Failure, Status, TokenSpellings, TokenTexts
 from monitor.rpc.access import roles
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies, InForce
@@ -45,6 +45,7 @@ class ServedModel:
     since: int
     """When it was loaded, in seconds since 1970."""
     token_texts: TokenTexts
+    token_spelling: TokenSpellings
 
 
 class OpenAiApi:
@@ -79,7 +80,8 @@ class OpenAiApi:
     async def _complete(self, exchange: Exchange, asked: requests.Completion, shape: AnswerShape) -> None:
         roles.check_clamps(roles.caller.get(), asked.specs[0].clamps, f"{requests.EXTENSION}.clamps")
         now = self._active.now
-        answer = Answer(shape, exchange.request_id, self._model.name, fingerprint(now.digests))
+        spell = None if asked.specs[0].logprobs is None else self._model.token_spelling
+        answer = Answer(shape, exchange.request_id, self._model.name, fingerprint(now.digests), spell)
         with ending_with(exchange), _as_given():
             if asked.stream:
                 await _Stream(self, exchange, asked, answer).run()
@@ -203,9 +205,10 @@ class _Stream:
         await self._opening(index)
         text = "".join(event.text for event in events)
         found = [detection for event in events for detection in event.detections]
-        if not text and not found:
+        told = [one for event in events for one in event.logprobs]
+        if not (text or found or told):
             return
-        chunk = self._answer.chunk(index, self._answer.shape.piece(text))
+        chunk = self._answer.chunk(index, self._answer.shape.piece(text), found=told)
         if found:
             chunk[requests.EXTENSION] = {"detections": verdicts.detections(found)}
         await self._send(chunk)

@@ -23,6 +23,8 @@ LONGEST_STOP = 256
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
+MOST_LOGPROBS = 20
+"""Maximum number of likeliest tokens that are told at each token of a response."""
 DEFAULT_SAMPLE = 32
 """Tokens that may be shown before they were scored, where a caller samples and says no number."""
 LONGEST_PART = 64
@@ -146,6 +148,8 @@ class GenerationSpec:
     sampling: Sampling
     clamps: tuple[Clamp, ...]
     include_tokens: bool
+    logprobs: int | None = None
+    """How many of the likeliest tokens to tell of at each token of the response; None: no log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +279,10 @@ def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> Generat
     content = _input(message.input, "generation.input", messages, problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
+    logprobs = message.logprobs if message.HasField("logprobs") else None
+    problems.number("generation.logprobs", logprobs or 0, 0, MOST_LOGPROBS)
     problems.raise_any()
-    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
+    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens, logprobs)
 
 
 def inspection(message: pb.InspectRequest, messages: int = MOST_MESSAGES) -> Inspection:
