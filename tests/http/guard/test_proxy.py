@@ -175,7 +175,7 @@ def test_a_word_over_two_parts_of_a_message_is_read_whole(guard, behind):
     ]
     # Some templates put a break between them.
     found = guard.chat("", messages=in_parts("the", "bomb"))
-    assert [v["action"] for v in found.sae_monitor["verdicts"]] == ["block", "allow"]
+    assert [v["action"] for v in found.sae_monitor["verdicts"]] == ["block"]
     assert len(behind.asked) == before
     behind.says("fine")
     assert len(guard.chat("", messages=in_parts("the ", "cat")).sae_monitor["verdicts"]) == 1
