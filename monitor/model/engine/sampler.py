@@ -97,8 +97,12 @@ class Sampler:
         self._drawn = [row for row, _ in drawn]
         settings = [draw.sampling for _, draw in drawn]
         self._cut = [i for i, s in enumerate(settings) if s.top_k or s.top_p < 1]
-        asking = ((row, draw.logprobs) for row, draw in enumerate(requests) if draw is not None)
-        self._asked, self._told = {row: most for row, most in asking if most is not None}, None
+        self._told = None
+        self._asked = {
+            row: draw.logprobs
+            for row, draw in enumerate(requests)
+            if draw is not None and draw.logprobs is not None
+        }
         if self._static:
             self._temperature[: len(requests)] = 0.0
         if not drawn:

@@ -108,6 +108,24 @@ class Blocks(Recorder):
         return Decision(action=Action.BLOCK) if self._seen >= self._at else Decision()
 
 
+def test_a_pass_replays_a_captured_graph_unless_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    choose = Sampler.choose
+    with running(loaded_model(), dictionary()) as run:
+        monkeypatch.setattr(
+            Sampler,
+            "choose",
+            lambda self, logits: (seen.append(run.engine.replays()), choose(self, logits))[1],
+        )
+        run.call(prompt(1), new=3).finished()
+        plainly, seen[:] = list(seen), []
+        told(run.call(prompt(1), new=3, logprobs=0))
+    assert plainly == [True] * len(plainly)
+    assert seen == [False] * len(seen)
+    assert plainly
+    assert seen
+
+
 def test_of_a_blocked_answer_only_tokens_that_left_are_told() -> None:
     with running(loaded_model(), dictionary()) as run:
         call = run.call(prompt(2), new=NEW, observer=Blocks(4), logprobs=2)
