@@ -54,7 +54,9 @@ class MonitorServicer:
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         """Generate in one piece."""
         parts: list[Released] = []
-        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
+        asked = requests.generation(request.generation, self._messages)
+        requests.check_in_one([asked], self._runtime.context, "generation.logprobs", "max_new_tokens")
+        async with self._runs.generation(asked) as run:
             while (events := await run.released()) is not None:
                 parts += events
         return pb.GenerateResponse(

@@ -319,10 +319,10 @@ class FakeScorer(Loop):
 
 
 def likely(asked: GenerationRequest, position: int, token_id: int) -> tuple[TokenLogprobs, ...]:
-    """The drawn token has -0.25, and the words that came first are the likeliest beside it."""
+    """The drawn token has -0.25, and the words that came first, two at the most, are the likeliest beside it."""
     if asked.logprobs is None:
         return ()
-    others = tuple((number, -1.0 - number) for number in range(asked.logprobs))
+    others = tuple((number, -1.0 - number) for number in range(min(asked.logprobs, 2)))
     return (TokenLogprobs(position, position - len(asked.prompt_ids), token_id, -0.25, others),)
 
 

@@ -29,9 +29,10 @@ from monitor.rpc.access import roles
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies, InForce
 from monitor.rpc.runs import Runs, Scored
+from monitor.rpc.wire.requests import check_in_one
 
-Written = Callable[[int, list[Released]], Awaitable[None]]
-"""Takes what was released of a choice, by its number."""
+Written = Callable[[int, list[Released]], Awaitable[list[Released]]]
+"""Takes what was released of a choice, by its number, and gives back what of it the end of the answer needs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class OpenAiApi:
                 await self._whole(exchange, asked, answer)
 
     async def _whole(self, exchange: Exchange, asked: requests.Completion, answer: Answer) -> None:
+        check_in_one(asked.specs, self._model.context, "logprobs", "max_tokens")
         choices, now = await self.generate(asked, _kept)
         found = [choice.ending.verdict for choice in choices]
         content = answer.whole(choices, asked.choices_per_prompt)
@@ -122,8 +124,7 @@ class OpenAiApi:
             async with self._runs.generation(asked.specs[index]) as run:
                 policies.append(run.now)
                 while (events := await run.released()) is not None:
-                    parts += events
-                    await written(index, events)
+                    parts += await written(index, events)
             choice = Choice(parts, run.ending, run.prompt_tokens)
             if ended is not None:
                 await ended(index, choice)
@@ -201,17 +202,19 @@ class _Stream:
         await exchange.event(last | {requests.EXTENSION: said})
         await exchange.done()
 
-    async def _written(self, index: int, events: list[Released]) -> None:
+    async def _written(self, index: int, events: list[Released]) -> list[Released]:
         await self._opening(index)
         text = "".join(event.text for event in events)
         found = [detection for event in events for detection in event.detections]
         told = [one for event in events for one in event.logprobs]
+        kept = [Released("", event.tokens) for event in events if event.tokens is not None]
         if not (text or found or told):
-            return
+            return kept
         chunk = self._answer.chunk(index, self._answer.shape.piece(text), found=told)
         if found:
             chunk[requests.EXTENSION] = {"detections": verdicts.detections(found)}
         await self._send(chunk)
+        return kept
 
     async def _ended(self, index: int, choice: Choice) -> None:
         await self._opening(index)
@@ -236,8 +239,9 @@ class _Stream:
         await self._exchange.event(chunk | counts)
 
 
-async def _kept(index: int, events: list[Released]) -> None:
+async def _kept(index: int, events: list[Released]) -> list[Released]:
     """A whole answer is sent at its end."""
+    return events
 
 
 @contextmanager

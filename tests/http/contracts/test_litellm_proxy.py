@@ -129,6 +129,14 @@ def test_an_offending_answer_does_not_reach_the_caller(client):
         chat(client, "one bomb")
 
 
+def test_nothing_of_an_offending_stream_reaches_the_caller(client):
+    """Some pieces of it would, were LiteLLM not told to hold streams: it asks after every fifth and at the end."""
+    pieces = []
+    with pytest.raises(openai.APIError, match="violates a policy"):
+        pieces.extend(chat(client, "one two three four five bomb six", stream=True))
+    assert not [choice for piece in pieces for choice in piece.choices if choice.delta.content]
+
+
 def test_what_could_not_be_checked_is_blocked(client):
     with pytest.raises(openai.BadRequestError, match="could not be served"):
         chat(client, "sick")

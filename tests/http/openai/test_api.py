@@ -13,7 +13,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.http.conftest import MODEL, serving
 from tests.http.contracts.published import OPENAI, PublishedContract
-from tests.rpc.fake import policies, policy
+from tests.rpc.fake import FakeRuntime, policies, policy
 from tests.waiting import wait_for
 
 
@@ -143,6 +143,17 @@ def test_who_does_not_ask_gets_none(served):
     wrong = served.post("/v1/completions", {"model": MODEL, "prompt": "x", "logprobs": 6})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "logprobs")
     assert "from 0 to 5" in wrong.json()["error"]["message"]
+
+
+def test_an_answer_in_one_piece_has_so_many_log_probabilities_at_most():
+    chosen = policies()
+    with serving(FakeRuntime(chosen.watch, context=20_000), chosen) as running:
+        asked = {"max_tokens": 20_000, "logprobs": True, "top_logprobs": 20}
+        with pytest.raises(openai.BadRequestError, match="up to 420000 log-probabilities") as refused:
+            running.chat("one end", **asked)
+        assert refused.value.param == "logprobs"
+        assert len(running.chat("one end", **asked | {"max_tokens": 12_000}).choices[0].logprobs.content) == 1
+        assert len(logprobs_of(list(running.chat("one end", **asked, stream=True)))) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
