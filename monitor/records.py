@@ -236,6 +236,20 @@ TokenTexts = Callable[[Sequence[int]], Sequence[str]]
 """The texts of consecutive tokens. Where a character spans tokens, the last of them has it and the others are empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenSpelling:
+    """A token by itself."""
+
+    text: str
+    """Bytes that are no character are written as `\\xe2`."""
+    data: bytes | None
+    """What it adds to a text; None for tokens that end or fill one."""
+
+
+TokenSpellings = Callable[[int], TokenSpelling]
+"""The spelling of a token by its id."""
+
+
 class Phase(enum.StrEnum):
     """Who wrote a token: the caller (`prompt`) or the model (`response`)."""
 
@@ -695,6 +709,23 @@ class ScoredTokens:
             return [None] * len(rows)
         values, edited = self.after[rows, columns].tolist(), self.edited[rows].tolist()
         return [value if changed else None for value, changed in zip(values, edited, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely the model held a token of a response at the step that drew it, and the likeliest ones beside it.
+
+    Natural logarithms of the model's own distribution: clamps have changed it, settings of the sampling have not.
+    """
+
+    position: int
+    """Of the token in the whole sequence, BOS included."""
+    offset: int
+    """Characters of the response before its text."""
+    token_id: int
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...] = ()
+    """Ids and values of as many tokens as were asked for, the likeliest first. The drawn one may not be among them."""
 
 
 def token_records(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts) -> list[ScoredToken]:

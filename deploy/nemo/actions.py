@@ -61,8 +61,12 @@ def _asked(content: Any, rail: str) -> dict[str, Any]:
             texts.append(text)
         known = isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text")
         others += not (known and isinstance(text, str))
-    return {
+    body = {
         "texts": texts,
         "images": ["not a text"] * others,
         "input_type": "request" if rail == "input" else "response",
     }
+    if rail == "input" and isinstance(content, list):
+        # Read as one message, so that no word is split over its parts.
+        body["structured_messages"] = [{"role": "user", "content": content}]
+    return body

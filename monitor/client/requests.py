@@ -58,6 +58,8 @@ class GenerateOptions(InputOptions, total=False):
     """Features that are set to a value while this request runs."""
     include_tokens: bool
     """Return every token with the readings of the watched features."""
+    logprobs: int
+    """Return log-probabilities of the response's tokens, and of so many of the likeliest beside each, 0 to 20."""
 
 
 def as_input(prompt: Prompt, **options: Unpack[InputOptions]) -> pb.Input:
@@ -94,6 +96,7 @@ def as_generation(prompt: Prompt | pb.Generation, **options: Unpack[GenerateOpti
         input=as_input(prompt, **said),
         clamps=as_clamps(options.get("clamps", ())),
         include_tokens=options.get("include_tokens", False),
+        logprobs=options.get("logprobs"),
     )
     for name in ("max_new_tokens", "temperature", "top_k", "top_p", "seed"):
         if name in options:

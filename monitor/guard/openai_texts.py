@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from monitor.guard.settled_text import whole_characters
@@ -66,10 +66,10 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class CallText:
-    """A call of a tool. Each is read as a text of its own, so that two of them never make a third."""
+    """A text beside the conversation, such as a call of a tool. Each is read by itself: two never make a third."""
 
     name: str
-    """Which one it is, such as `messages[2].tool_calls[0]`."""
+    """Which one it is, such as `messages[2].tool_calls[0]`, or `messages[2].content` of parts that run on."""
     text: str
 
 
@@ -82,7 +82,7 @@ class RequestText:
     unread: int
     """Parts that hold no text."""
     calls: tuple[CallText, ...] = ()
-    """Calls of tools in a conversation."""
+    """Calls of tools in a conversation, and contents whose parts make other words where nothing stands between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +159,23 @@ def _joined(turns: Sequence[tuple[str, str]]) -> Iterator[Mapping[str, str]]:
 
 
 def _calls_of(message: Any, name: str) -> tuple[CallText, ...]:
-    """The calls in a message."""
+    """The texts of a message that are read by themselves."""
     if not isinstance(message, Mapping):
         return ()
-    return tuple(found for field in _CALLS for found in called(f"{name}.{field}", message.get(field)))
+    calls = (found for field in _CALLS for found in called(f"{name}.{field}", message.get(field)))
+    return (*_run_on(message.get("content"), f"{name}.content"), *calls)
+
+
+def _run_on(content: Any, name: str) -> Iterator[CallText]:
+    """Parts of a content with nothing between them, where that makes other words of them.
+
+    Chat templates join parts by a line break, by a space or by nothing, as model and server have it. What is read in
+    the conversation stands for the first two.
+    """
+    parts = [_text_of(part) for part in content] if isinstance(content, list) else []
+    texts = [whole_characters(text) for text in parts if text]
+    if any(not (left[-1].isspace() or right[0].isspace()) for left, right in pairwise(texts)):
+        yield CallText(name, "".join(texts))
 
 
 def completions(body: Mapping[str, Any]) -> list[RequestText]:
@@ -302,13 +315,9 @@ def _content(content: Any) -> tuple[list[str], int]:
         if part is None:
             continue
         kind = part.get("type") if isinstance(part, Mapping) else None
-        text = (
-            next((part[n] for n in ("text", "refusal", "thinking") if isinstance(part.get(n), str)), None)
-            if (isinstance(part, Mapping))
-            else part
-        )
-        known = isinstance(text, str) and kind not in _MEDIA
-        if isinstance(text, str):
+        text = _text_of(part)
+        known = text is not None and kind not in _MEDIA
+        if text is not None:
             found.append(whole_characters(text))
         if not known:
             unread += 1
@@ -316,6 +325,14 @@ def _content(content: Any) -> tuple[list[str], int]:
         elif isinstance(part, Mapping) and (rest := _rest_of(part)):
             found.append(rest)
     return found, unread
+
+
+def _text_of(part: Any) -> str | None:
+    """What a part of a content says; None where it has no text."""
+    if isinstance(part, Mapping):
+        names = ("text", "refusal", "thinking")
+        return next((part[name] for name in names if isinstance(part.get(name), str)), None)
+    return part if isinstance(part, str) else None
 
 
 def _rest_of(part: Mapping[str, Any]) -> str:

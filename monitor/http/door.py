@@ -119,7 +119,13 @@ def application(settings: Settings, parts: DoorParts) -> ASGIApp:
     """The ASGI application of a server."""
     calls = HttpCalls(parts.checks, parts.metrics, parts.limits, parts.traces, settings.max_message_bytes)
     runtime = parts.runtime
-    model = ServedModel(served_name(settings), runtime.context, int(time.time()), runtime.token_texts)
+    model = ServedModel(
+        served_name(settings),
+        runtime.context,
+        int(time.time()),
+        runtime.token_texts,
+        runtime.token_spelling,
+    )
 
     def judge(contract: str) -> ContractJudge:
         return ContractJudge(parts.runs, parts.waits, contract)

@@ -46,6 +46,7 @@ from monitor.records import (
     FeatureReading,
     Signal,
     SuppressionNeeds,
+    TokenSpellings,
     TokenText,
     TokenTexts,
     WatchPlan,
@@ -246,6 +247,11 @@ class Runtime:
         """Token ids of a text that stands behind a token, and where each stands in it. Raises InputError."""
         begins = token in self.special_ids and not self.loaded.text.first_only
         return self.loaded.text.placed_inner(text, continued=not begins)
+
+    @property
+    def token_spelling(self) -> TokenSpellings:
+        """A function from a token id to its spelling."""
+        return self._vocabulary.spelling
 
     @property
     def token_texts(self) -> TokenTexts:

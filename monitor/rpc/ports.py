@@ -19,6 +19,7 @@ from monitor.records import (
     Failure,
     Observer,
     SuppressionNeeds,
+    TokenSpellings,
     TokenText,
     TokenTexts,
     Verdict,
@@ -193,6 +194,10 @@ class ModelRuntime(Protocol):
 
     def placed_behind(self, token: int, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
         """Token ids of a text that stands behind a token, and where each stands in it. Raises InputError."""
+
+    @property
+    def token_spelling(self) -> TokenSpellings:
+        """A function from a token id to its spelling."""
 
     @property
     def token_texts(self) -> TokenTexts:

@@ -277,6 +277,7 @@ class Runs:
             clamps=asked.clamps,
             plans=now.policies.suppression.plans,
             include_tokens=asked.include_tokens,
+            logprobs=asked.logprobs,
             tokens_truncated=prompt.truncated,
             lease=now.lease,
             admitted=trail.admitted,

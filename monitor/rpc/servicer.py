@@ -54,7 +54,9 @@ class MonitorServicer:
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:  # noqa: N802
         """Generate in one piece."""
         parts: list[Released] = []
-        async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
+        asked = requests.generation(request.generation, self._messages)
+        requests.check_in_one([asked], self._runtime.context, "generation.logprobs", "max_new_tokens")
+        async with self._runs.generation(asked) as run:
             while (events := await run.released()) is not None:
                 parts += events
         return pb.GenerateResponse(
@@ -65,13 +67,17 @@ class MonitorServicer:
             tokens=responses.scored_tokens((part.tokens for part in parts), self._runtime.token_texts),
             digests=run.now.said,
             refusal=run.ending.refusal,
+            logprobs=responses.token_logprobs(
+                (found for part in parts for found in part.logprobs), self._runtime.token_spelling
+            ),
         )
 
     async def GenerateStream(self, request: pb.GenerateStreamRequest, context: Context) -> None:  # noqa: N802
         """Generate in chunks."""
+        texts, spell = self._runtime.token_texts, self._runtime.token_spelling
         async with self._runs.generation(requests.generation(request.generation, self._messages)) as run:
             while (events := await run.released()) is not None:
-                await _write(context, responses.messages(run.request_id, events, self._runtime.token_texts))
+                await _write(context, responses.messages(run.request_id, events, texts, spell))
         final = pb.Final(
             finish_reason=enums.FINISH_REASON[run.ending.reason],
             verdict=responses.verdict(run.ending.verdict),

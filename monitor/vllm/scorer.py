@@ -246,6 +246,10 @@ class SharedSteps:
         """As `Steps.draw`."""
         return self._engine.draw(logits)
 
+    def replays(self) -> bool:
+        """As `Steps.replays`."""
+        return self._engine.replays()
+
     def again(self) -> bool:
         """As `Steps.again`."""
         return self._engine.again()

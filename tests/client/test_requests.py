@@ -19,6 +19,7 @@ def test_options_become_fields():
         labels={"team": "risk"},
         truncate=True,
         include_tokens=True,
+        logprobs=0,
     )
     assert made == pb.Generation(
         input=pb.Input(
@@ -30,7 +31,9 @@ def test_options_become_fields():
         sampling=pb.Sampling(stop=["a", "b"], top_k=3, top_p=0.5),
         clamps=[pb.Clamp(feature=7, target=-1.0)],
         include_tokens=True,
+        logprobs=0,
     )
+    assert not as_generation("x").HasField("logprobs")
     everywhere = pb.Clamp(feature=7, target=-1.0, where=pb.CLAMP_WHERE_EVERYWHERE)
     assert list(as_generation("x", clamps=[everywhere]).clamps) == [everywhere]
 

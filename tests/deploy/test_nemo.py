@@ -174,9 +174,18 @@ def test_messages_of_parts_are_asked_in_full(checked):
         assert not checked(parts, behind.url)
         assert behind.asked[-1].json["texts"] == ["look", "beside", "here"]
         assert len(behind.asked[-1].json["images"]) == 1
+        assert behind.asked[-1].json["structured_messages"] == [{"role": "user", "content": parts}]
         assert not checked([{"type": "text", "text": " "}], behind.url)
         assert not checked(None, behind.url)
         assert len(behind.asked) == 1
+
+
+def test_a_word_over_two_parts_of_a_message_is_read_whole(checked):
+    with serving(chosen=policies()) as served:
+        url = served.addresses.http
+        assert checked([{"type": "text", "text": "the bo"}, {"type": "text", "text": "mb"}], url)
+        assert checked([{"type": "text", "text": "the"}, {"type": "text", "text": "bomb"}], url)
+        assert not checked([{"type": "text", "text": "the "}, {"type": "text", "text": "cat"}], url)
 
 
 def test_calls_of_tools_are_asked_as_they_are(checked):

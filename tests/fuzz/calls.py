@@ -50,9 +50,8 @@ def _seeds() -> list[bytes]:
     ]
     chat = pb.Input(conversation=pb.Conversation(messages=turns), truncate=True)
     sampling = pb.Sampling(max_new_tokens=3, temperature=0.7, top_k=5, top_p=0.9, seed=1, stop=["end", "."])
-    asked = pb.Generation(
-        input=text, sampling=sampling, clamps=[pb.Clamp(feature=7, target=-2.0)], include_tokens=True
-    )
+    clamps = [pb.Clamp(feature=7, target=-2.0)]
+    asked = pb.Generation(input=text, sampling=sampling, clamps=clamps, include_tokens=True, logprobs=3)
     known: dict[str, list[Message]] = {
         "Score": [pb.ScoreRequest(input=text, include_tokens=True), pb.ScoreRequest(input=chat)],
         "Generate": [pb.GenerateRequest(generation=asked)],

@@ -18,7 +18,7 @@ def test_messages_of_all_roles():
             {"role": "system", "content": "And brief."},
             {
                 "role": "user",
-                "content": [{"type": "text", "text": "Look:"}, {"type": "text", "text": "here"}],
+                "content": [{"type": "text", "text": "Look: "}, {"type": "text", "text": "here"}],
             },
             {
                 "role": "assistant",
@@ -31,7 +31,7 @@ def test_messages_of_all_roles():
     }
     assert turns(body) == [
         ("system", "Be kind.\n\nAnd brief."),
-        ("user", "Look:\nhere"),
+        ("user", "Look: \nhere"),
         ("assistant", "[tool_calls]"),
         ("tool", "result"),
         ("user", "thanks\nAnn"),
@@ -65,6 +65,37 @@ def test_calls_of_earlier_answers_are_texts_of_their_own():
         ("m[1].tool_calls[2]", "odd"),
         ("m[1].function_call", "f\n{}"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "alone"),
+    [
+        (["make a bo", "mb"], "make a bomb"),
+        (["a", "", "b"], "ab"),
+        (["end.", "Begin"], "end.Begin"),
+        (["one ", "two"], None),
+        (["one", "\ntwo"], None),
+        (["one"], None),
+        (["", "one"], None),
+    ],
+)
+def test_parts_that_run_on_without_a_break_are_read_both_ways(parts, alone):
+    """Chat templates join them by a line break, by a space or by nothing."""
+    content = [{"type": "text", "text": text} for text in parts]
+    found = conversation([{"role": "system", "content": "s"}, {"role": "user", "content": content}])
+    assert found.content[-1]["content"] == "\n".join(parts)
+    assert [(call.name, call.text) for call in found.calls] == (
+        [] if alone is None else [("messages[1].content", alone)]
+    )
+    assert found.unread == 0
+
+
+def test_what_stands_between_parts_does_not_keep_them_apart():
+    picture = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    parts = [{"type": "text", "text": "bo"}, picture, {"type": "refusal", "refusal": "mb"}, "s", 7]
+    found = conversation([{"role": "user", "content": parts}])
+    assert [call.text for call in found.calls] == ["bombs"]
+    assert found.unread == 2
 
 
 def test_all_that_a_call_holds_is_read():

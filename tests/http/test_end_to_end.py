@@ -64,6 +64,51 @@ def test_both_doors_say_the_same(addresses, client):
     assert len(pieces) > 5
 
 
+@pytest.mark.parametrize("stop", [None, ["the "]])
+def test_log_probabilities_whole_and_streamed_are_those_of_the_text(client, stop):
+    asked = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": ASKED}],
+        "temperature": 0.8,
+        "seed": 5,
+        "n": 2,
+        "max_tokens": 24,
+        "logprobs": True,
+        "top_logprobs": 3,
+        "stop": stop,
+    }
+    whole = client.chat.completions.create(**asked)
+    pieces = list(client.chat.completions.create(**asked, stream=True))
+    for choice in whole.choices:
+        entries = choice.logprobs.content
+        spelled = b"".join(bytes(entry.bytes) for entry in entries).decode()
+        assert spelled.startswith(choice.message.content) if stop else spelled == choice.message.content
+        told, text = [], ""
+        for one in (one for piece in pieces for one in piece.choices if one.index == choice.index):
+            text += one.delta.content or ""
+            told += one.logprobs.content if one.logprobs else []
+            assert len("".join(entry.token for entry in told)) <= len(text) or stop
+        assert text == choice.message.content
+        assert [entry.token for entry in told] == [entry.token for entry in entries]
+        for entry, streamed in zip(entries, told, strict=True):
+            assert streamed.logprob == pytest.approx(entry.logprob, abs=1e-4)
+            assert [one.logprob for one in entry.top_logprobs] == sorted(
+                (one.logprob for one in entry.top_logprobs), reverse=True
+            )
+            assert len(entry.top_logprobs) == 3
+            assert entry.logprob <= entry.top_logprobs[0].logprob
+
+
+def test_log_probabilities_of_a_completion_say_where_its_tokens_stand(client):
+    asked = {"model": "tiny", "prompt": "Human: Hello", "max_tokens": 12, "temperature": 0, "logprobs": 5}
+    choice = client.completions.create(**asked).choices[0]
+    told = choice.logprobs
+    assert "".join(told.tokens) == choice.text
+    ends = [*told.text_offset[1:], len(choice.text)]
+    assert [choice.text[start:end] for start, end in zip(told.text_offset, ends, strict=True)] == told.tokens
+    assert told.token_logprobs == [max(likely.values()) for likely in told.top_logprobs]
+
+
 def test_sampling_with_a_seed_repeats(client):
     asked = {"model": "tiny", "prompt": "Human: Hello", "max_tokens": 12, "temperature": 0.8, "seed": 3}
     first, again = (client.completions.create(**asked).choices[0].text for _ in range(2))

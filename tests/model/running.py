@@ -81,6 +81,7 @@ class Running:
         observed: object = None,
         include_tokens: bool = True,
         lease: Lease | None = None,
+        logprobs: int | None = None,
         **sampling: object,
     ) -> Call:
         self.count += 1
@@ -94,6 +95,7 @@ class Running:
             tuple(clamps),
             include_tokens=include_tokens,
             lease=lease,
+            logprobs=logprobs,
         )
         self.engine.submit(request, call.emit)
         return call

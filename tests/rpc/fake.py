@@ -84,6 +84,7 @@ class FakeRuntime:
         """Health checks that asked for the number of unscored passes."""
         self.leases, self._watch = 0, watch
         self.token_text = self._vocabulary.text
+        self.token_spelling = self._vocabulary.spelling
         self.token_texts = lambda ids: [self._vocabulary.text(i) for i in ids]
         self.special_ids = frozenset({0})
 

@@ -35,6 +35,8 @@ from monitor.records import (
     Phase,
     ScoredTokens,
     TokenBlock,
+    TokenLogprobs,
+    TokenSpelling,
     WatchPlan,
 )
 
@@ -59,6 +61,10 @@ class Vocabulary:
 
     def text(self, token_id: int) -> str:
         return self._words[token_id]
+
+    def spelling(self, token_id: int) -> TokenSpelling:
+        text = f"{self._words[token_id]} "
+        return TokenSpelling(text, text.encode() if token_id else None)
 
 
 @dataclass
@@ -213,8 +219,9 @@ class FakeEngine(Loop):
             return self._finish(item, FinishReason.STOP)
         tokens = shown(self._watch, block) if item.request.include_tokens else None
         text = "" if first else texts[0] + " "
+        told = () if first else likely(item.request, start, ids[0])
         if text or tokens is not None or decision.detections:
-            item.say(Released(text, tokens, decision.detections, start + len(ids)))
+            item.say(Released(text, tokens, decision.detections, start + len(ids), told))
         if item.done > item.request.sampling.max_new_tokens:
             return self._finish(item, FinishReason.LENGTH)
         return True
@@ -309,6 +316,14 @@ class FakeScorer(Loop):
         tokens = shown(self._watch, block) if job.include_tokens and block is not None else None
         done([(job.request_id, ScoreOutcome(coverage, tokens))])
         return False
+
+
+def likely(asked: GenerationRequest, position: int, token_id: int) -> tuple[TokenLogprobs, ...]:
+    """The drawn token has -0.25, and the words that came first, two at the most, are the likeliest beside it."""
+    if asked.logprobs is None:
+        return ()
+    others = tuple((number, -1.0 - number) for number in range(min(asked.logprobs, 2)))
+    return (TokenLogprobs(position, position - len(asked.prompt_ids), token_id, -0.25, others),)
 
 
 def read(

@@ -15,15 +15,18 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
 from monitor.model.selftest.self_test import self_test
+from monitor.records import Clamp, Where
 from monitor.rpc.server import in_background
 from monitor.settings import load_settings
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
+from tests.model.tiny import plain_clamped
 from tests.rpc.conftest import DEADLINE, connected, fails, fields, generation, scrape
 from tests.rpc.pairs import SILENT, SPEAKS, Scene, demo_scene, small_scene
 
@@ -108,7 +111,7 @@ def test_inspect_agrees_with_score(live):
 
 
 def test_stream_and_single_answer_agree(live):
-    call = generation(SILENT, max_new_tokens=12, include_tokens=True)
+    call = generation(SILENT, max_new_tokens=12, include_tokens=True, logprobs=2)
     messages = list(live.stub.GenerateStream(pb.GenerateStreamRequest(generation=call), timeout=DEADLINE))
     whole = live.stub.Generate(pb.GenerateRequest(generation=call), timeout=DEADLINE)
     assert "".join(m.chunk.text for m in messages) == whole.text
@@ -116,9 +119,57 @@ def test_stream_and_single_answer_agree(live):
     assert [(t.position, t.token_id, t.phase) for t in tokens] == [
         (t.position, t.token_id, t.phase) for t in whole.tokens
     ]
+    told = [one for m in messages for one in m.chunk.logprobs]
+    assert [(one.token, one.text_offset) for one in told] == [
+        (one.token, one.text_offset) for one in whole.logprobs
+    ]
     assert messages[-1].final.finish_reason == whole.finish_reason
     assert messages[-1].final.verdict.coverage == whole.verdict.coverage
     assert whole.verdict.status == pb.CHECK_STATUS_CHECKED
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_log_probabilities_are_those_of_a_plain_forward_of_the_text_alone(live, clamped):
+    parts, feature = live.scene.parts, live.scene.alerting
+    wanted = pb.Clamp(feature=feature, target=-1.0, where=pb.CLAMP_WHERE_EVERYWHERE)
+    asked = {"max_new_tokens": 12, "temperature": 1.2, "seed": 4, "include_tokens": True, "logprobs": 20}
+    answer = live.generate(SPEAKS, **asked, clamps=[wanted] if clamped else [])
+    ids = [token.token_id for token in answer.tokens]
+    behind = parts.loaded.layers[parts.layer].register_forward_hook(
+        clamping(
+            parts.dictionary.autoencoder,
+            (Clamp(feature, -1.0, Where.EVERYWHERE),) if clamped else (),
+            parts.dictionary.statistics.maximum,
+        )
+    )
+    try:
+        with torch.no_grad():
+            plain = parts.loaded.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    finally:
+        behind.remove()
+    told = answer.logprobs
+    assert [one.token.token_id for one in told] == [
+        t.token_id for t in answer.tokens if t.phase == pb.PHASE_RESPONSE
+    ]
+    spelled = b"".join(one.token.data for one in told).decode("utf-8", "ignore")
+    assert spelled.strip() == answer.text.replace("\ufffd", "").strip()
+    for one in told:
+        row = plain[one.position - 1]
+        assert one.token.logprob == pytest.approx(float(row[one.token.token_id]), abs=2e-3)
+        for likely, value in zip(one.likeliest, row.topk(20).values.tolist(), strict=True):
+            assert likely.logprob == pytest.approx(value, abs=2e-3)
+            assert likely.logprob == pytest.approx(float(row[likely.token_id]), abs=2e-3)
+
+
+def clamping(sae, clamps, unit):
+    """A hook that sets features by the definition."""
+
+    def edit(_module, _args, output):
+        x, *rest = output if isinstance(output, tuple) else (output,)
+        edited = plain_clamped(sae, x, clamps, unit).to(x.dtype)
+        return (edited, *rest) if isinstance(output, tuple) else edited
+
+    return edit
 
 
 def test_a_conversation_is_answered(live):

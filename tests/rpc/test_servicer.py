@@ -42,12 +42,15 @@ def test_generate_answers_with_text_verdict_and_digests(served):
 
 
 def test_a_stream_says_what_one_piece_says(served):
-    whole = served.generate("one lie", max_new_tokens=4, include_tokens=True)
-    messages = list(served.stream("one lie", max_new_tokens=4, include_tokens=True))
+    whole = served.generate("one lie", max_new_tokens=4, include_tokens=True, logprobs=1)
+    messages = list(served.stream("one lie", max_new_tokens=4, include_tokens=True, logprobs=1))
     *parts, last = messages
     assert last.HasField("final")
     assert "".join(m.chunk.text for m in parts if m.HasField("chunk")) == whole.text
     assert [t for m in parts if m.HasField("chunk") for t in m.chunk.tokens] == list(whole.tokens)
+    assert [one for m in parts if m.HasField("chunk") for one in m.chunk.logprobs] == list(whole.logprobs)
+    assert [one.token.text for one in whole.logprobs] == ["one ", "lie ", "one ", "lie "]
+    assert not served.generate("one lie", max_new_tokens=4).logprobs
     told = [m.detection.policy for m in parts if m.HasField("detection")]
     assert told == [found.policy for found in whole.verdict.detections]
     assert (last.final.finish_reason, last.final.digests) == (whole.finish_reason, whole.digests)

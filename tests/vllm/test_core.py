@@ -10,9 +10,8 @@ from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
 from monitor.errors import ConfigurationError
-from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
-from monitor.model.engine.requests import GenerationRequest
+from monitor.model.engine.requests import GenerationRequest, Released
 from monitor.model.offline.residuals import Harvester
 from monitor.records import (
     Action,
@@ -386,7 +385,7 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
 
 
 @pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
-def test_without_clamps_logits_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, monkeypatch, eager):
+def test_without_clamps_log_probabilities_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, eager):
     subject = MAKERS["demo"]("cpu", "float32")
     subject.loaded.model.save_pretrained(tmp_path)
     asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(8)]
@@ -396,24 +395,21 @@ def test_without_clamps_logits_and_tokens_are_those_of_bare_vllm(vllm, tmp_path,
     core = vllm.bare_core(CoreOptions(tmp_path, "float32", 512, 256, False, 64 << 20, options), 16)
     bare = [likeliest_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
     core.shutdown()
-    seen, draw = [], Engine.draw
-
-    def keeps(engine, logits):
-        seen.extend(torch.log_softmax(logits.float(), -1))
-        return draw(engine, logits)
-
-    monkeypatch.setattr(Engine, "draw", keeps)
     batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
     with engine_of(subject, 16, None, batcher) as (engine, _):
         engine._end_ids = frozenset()
         for number, (ids, wanted) in enumerate(zip(asked, bare, strict=True)):
-            seen.clear()
             call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
-            request = GenerationRequest(str(number), call.ids, sampling, call.observer, call.observer)
+            request = GenerationRequest(
+                str(number), call.ids, sampling, call.observer, call.observer, logprobs=10
+            )
             engine.submit(request, call.emit)
             assert list(call.finished().ids[len(ids) :]) == [int(tokens[0]) for tokens, _ in wanted]
-            for logs, (tokens, likeliest) in zip(seen, wanted, strict=False):
-                assert np.abs(logs[tokens].numpy() - likeliest).max() < 1e-4
+            found = [one for event in call.events if isinstance(event, Released) for one in event.logprobs]
+            assert len(found) == len(wanted) == 16
+            for one, (tokens, likeliest) in zip(found, wanted, strict=True):
+                assert np.abs([value for _, value in one.likeliest] - likeliest).max() < 1e-4
+                assert dict(one.likeliest)[int(tokens[0])] == one.logprob
 
 
 @pytest.mark.parametrize("given", [0, -1, "2", True, 1.5])

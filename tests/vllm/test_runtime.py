@@ -22,6 +22,7 @@ from tests.rpc.test_end_to_end import (
     test_a_clamp_reports_what_is_left_of_the_feature,
     test_a_conversation_is_answered,
     test_a_text_that_speaks_of_it_matches_and_another_does_not,
+    test_log_probabilities_are_those_of_a_plain_forward_of_the_text_alone,
     test_many_calls_of_every_kind_at_once,
     test_metrics_moved,
     test_readings_equal_a_plain_forward_of_the_text_alone,
@@ -34,6 +35,7 @@ SHARED = (
     test_a_text_that_speaks_of_it_matches_and_another_does_not,
     test_readings_equal_a_plain_forward_of_the_text_alone,
     test_stream_and_single_answer_agree,
+    test_log_probabilities_are_those_of_a_plain_forward_of_the_text_alone,
     test_a_conversation_is_answered,
     test_a_clamp_reports_what_is_left_of_the_feature,
     test_sampling_with_a_seed_can_be_repeated,
@@ -95,6 +97,17 @@ def test_the_openai_door_answers_and_is_scored(live):
     whole = live.generate(SILENT, max_new_tokens=8)
     assert answer["choices"][0]["text"] == whole.text
     assert answer["usage"]["completion_tokens"] == 8
+
+
+def test_the_openai_door_tells_log_probabilities(live):
+    asked = {"model": "tiny", "prompt": SILENT, "max_tokens": 8, "temperature": 0}
+    told = live.post("/v1/completions", **asked, logprobs=2)["choices"][0]
+    whole = live.generate(SILENT, max_new_tokens=8, logprobs=2)
+    assert told["logprobs"]["tokens"] == [one.token.text for one in whole.logprobs]
+    assert told["logprobs"]["token_logprobs"] == pytest.approx([one.token.logprob for one in whole.logprobs])
+    assert told["logprobs"]["text_offset"] == [one.text_offset for one in whole.logprobs]
+    greedy = [max(likeliest.values()) for likeliest in told["logprobs"]["top_logprobs"]]
+    assert greedy == told["logprobs"]["token_logprobs"]
 
 
 def test_a_probe_at_a_layer_that_was_not_compiled_in_is_refused_by_name(vllm):

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from monitor.http.openai import logprobs
 from monitor.model.engine.requests import Released
-from monitor.records import Digests, FinishReason
+from monitor.records import Digests, FinishReason, TokenLogprobs, TokenSpellings
 from monitor.rpc.runs import Ending
 
 FINISH = {
@@ -54,6 +55,9 @@ class AnswerShape(Protocol):
     def choice(self, choice: Choice) -> Mapping[str, Any]:
         """What a whole choice holds beside its index and finish reason."""
 
+    def logprobs(self, found: Sequence[TokenLogprobs], spell: TokenSpellings) -> Mapping[str, Any]:
+        """Log-probabilities of tokens of a choice."""
+
 
 class ChatShape:
     """`/v1/chat/completions`."""
@@ -77,6 +81,10 @@ class ChatShape:
         message = {"role": "assistant", "content": choice.text, "refusal": choice.ending.refusal or None}
         return {"message": message}
 
+    def logprobs(self, found: Sequence[TokenLogprobs], spell: TokenSpellings) -> Mapping[str, Any]:
+        """An entry for each token."""
+        return logprobs.of_chat(found, spell)
+
 
 class CompletionShape:
     """`/v1/completions`."""
@@ -99,12 +107,24 @@ class CompletionShape:
         """The text."""
         return {"text": choice.text}
 
+    def logprobs(self, found: Sequence[TokenLogprobs], spell: TokenSpellings) -> Mapping[str, Any]:
+        """Lists over the tokens."""
+        return logprobs.of_completion(found, spell)
+
 
 class Answer:
     """One answer on its way: its id, time and model stand in every piece of it."""
 
-    def __init__(self, shape: AnswerShape, request_id: str, model: str, fingerprint: str) -> None:
-        self.shape = shape
+    def __init__(
+        self,
+        shape: AnswerShape,
+        request_id: str,
+        model: str,
+        fingerprint: str,
+        spell: TokenSpellings | None = None,
+    ) -> None:
+        """`spell` is given where log-probabilities were asked for."""
+        self.shape, self._spell = shape, spell
         self._head = {
             "id": f"{shape.prefix}{request_id}",
             "created": int(time.time()),
@@ -118,7 +138,7 @@ class Answer:
             {
                 "index": index,
                 **self.shape.choice(choice),
-                "logprobs": None,
+                "logprobs": self._logprobs([found for part in choice.parts for found in part.logprobs]),
                 "finish_reason": FINISH[choice.ending.reason],
             }
             for index, choice in enumerate(choices)
@@ -126,10 +146,20 @@ class Answer:
         head = self._head | {"object": self.shape.whole}
         return head | {"choices": listed, "usage": usage(choices, per_prompt)}
 
-    def chunk(self, index: int, content: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
-        """A piece of one choice."""
-        choice = {"index": index, **content, "logprobs": None, "finish_reason": finish}
+    def chunk(
+        self,
+        index: int,
+        content: Mapping[str, Any],
+        finish: str | None = None,
+        found: Sequence[TokenLogprobs] = (),
+    ) -> dict[str, Any]:
+        """A piece of one choice, with the log-probabilities that leave with it."""
+        told = self._logprobs(found) if found else None
+        choice = {"index": index, **content, "logprobs": told, "finish_reason": finish}
         return self._head | {"object": self.shape.chunk, "choices": [choice]}
+
+    def _logprobs(self, found: Sequence[TokenLogprobs]) -> Mapping[str, Any] | None:
+        return None if self._spell is None else self.shape.logprobs(found, self._spell)
 
     def counted(self, choices: Sequence[Choice], per_prompt: int) -> dict[str, Any]:
         """The last chunk of a stream that counts its tokens; it has no choice."""

@@ -24,14 +24,15 @@ from monitor.http.openai.answers import (
 )
 from monitor.http.openai.moderations import result
 from monitor.model.engine.requests import Released
-from monitor.records import Failure, Status, TokenTexts
+from monitor.records import Failure, Status, TokenSpellings, TokenTexts
 from monitor.rpc.access import roles
 from monitor.rpc.error_status import REFUSED_TEXT
 from monitor.rpc.policies import ActivePolicies, InForce
 from monitor.rpc.runs import Runs, Scored
+from monitor.rpc.wire.requests import check_in_one
 
-Written = Callable[[int, list[Released]], Awaitable[None]]
-"""Takes what was released of a choice, by its number."""
+Written = Callable[[int, list[Released]], Awaitable[list[Released]]]
+"""Takes what was released of a choice, by its number, and gives back what of it the end of the answer needs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ServedModel:
     since: int
     """When it was loaded, in seconds since 1970."""
     token_texts: TokenTexts
+    token_spelling: TokenSpellings
 
 
 class OpenAiApi:
@@ -79,7 +81,8 @@ class OpenAiApi:
     async def _complete(self, exchange: Exchange, asked: requests.Completion, shape: AnswerShape) -> None:
         roles.check_clamps(roles.caller.get(), asked.specs[0].clamps, f"{requests.EXTENSION}.clamps")
         now = self._active.now
-        answer = Answer(shape, exchange.request_id, self._model.name, fingerprint(now.digests))
+        spell = None if asked.specs[0].logprobs is None else self._model.token_spelling
+        answer = Answer(shape, exchange.request_id, self._model.name, fingerprint(now.digests), spell)
         with ending_with(exchange), _as_given():
             if asked.stream:
                 await _Stream(self, exchange, asked, answer).run()
@@ -87,6 +90,7 @@ class OpenAiApi:
                 await self._whole(exchange, asked, answer)
 
     async def _whole(self, exchange: Exchange, asked: requests.Completion, answer: Answer) -> None:
+        check_in_one(asked.specs, self._model.context, "logprobs", "max_tokens")
         choices, now = await self.generate(asked, _kept)
         found = [choice.ending.verdict for choice in choices]
         content = answer.whole(choices, asked.choices_per_prompt)
@@ -120,8 +124,7 @@ class OpenAiApi:
             async with self._runs.generation(asked.specs[index]) as run:
                 policies.append(run.now)
                 while (events := await run.released()) is not None:
-                    parts += events
-                    await written(index, events)
+                    parts += await written(index, events)
             choice = Choice(parts, run.ending, run.prompt_tokens)
             if ended is not None:
                 await ended(index, choice)
@@ -199,16 +202,19 @@ class _Stream:
         await exchange.event(last | {requests.EXTENSION: said})
         await exchange.done()
 
-    async def _written(self, index: int, events: list[Released]) -> None:
+    async def _written(self, index: int, events: list[Released]) -> list[Released]:
         await self._opening(index)
         text = "".join(event.text for event in events)
         found = [detection for event in events for detection in event.detections]
-        if not text and not found:
-            return
-        chunk = self._answer.chunk(index, self._answer.shape.piece(text))
+        told = [one for event in events for one in event.logprobs]
+        kept = [Released("", event.tokens) for event in events if event.tokens is not None]
+        if not (text or found or told):
+            return kept
+        chunk = self._answer.chunk(index, self._answer.shape.piece(text), found=told)
         if found:
             chunk[requests.EXTENSION] = {"detections": verdicts.detections(found)}
         await self._send(chunk)
+        return kept
 
     async def _ended(self, index: int, choice: Choice) -> None:
         await self._opening(index)
@@ -233,8 +239,9 @@ class _Stream:
         await self._exchange.event(chunk | counts)
 
 
-async def _kept(index: int, events: list[Released]) -> None:
+async def _kept(index: int, events: list[Released]) -> list[Released]:
     """A whole answer is sent at its end."""
+    return events
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Requests of the OpenAI API, read into records; every wrong field is named, and none is passed over unread.
 
-What this server cannot do is refused and not ignored: a caller who asks for tools, log-probabilities or JSON would
-otherwise take an answer for what it is not. The extension object `sae_monitor` carries what the API has no field for.
+What this server cannot do is refused and not ignored: a caller who asks for tools or JSON would otherwise take an
+answer for what it is not. The extension object `sae_monitor` carries what the API has no field for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from monitor.errors import NotFound
 from monitor.http.fields import Fields
+from monitor.http.openai.logprobs import MOST_IN_CHATS, MOST_IN_COMPLETIONS
 from monitor.records import LARGEST_TARGET, Clamp, ErrorTerm, Sampling, Where
 from monitor.rpc.wire.problems import Problems
 from monitor.rpc.wire.requests import (
@@ -119,7 +120,8 @@ def chat(body: Mapping[str, Any], model: str, context: int, messages: int = MOST
     sampling = _sampling(fields, problems, longest, fields.integer(longest, context))
     fields.unused(("max_tokens", *_UNUSED))
     _refuse_chat(fields)
-    found = _completion(fields, [extension.input("messages", turns)], sampling, extension)
+    logprobs = _chat_logprobs(fields)
+    found = _completion(fields, [extension.input("messages", turns)], sampling, extension, logprobs)
     fields.finish()
     problems.raise_any()
     return found
@@ -137,7 +139,8 @@ def completion(body: Mapping[str, Any], model: str) -> Completion:
     fields.unused(_UNUSED)
     _refuse_completion(fields)
     inputs = [extension.input("prompt", prompt) for prompt in prompts]
-    found = _completion(fields, inputs, sampling, extension)
+    logprobs = _number_of_logprobs(fields, "logprobs", MOST_IN_COMPLETIONS)
+    found = _completion(fields, inputs, sampling, extension, logprobs)
     fields.finish()
     problems.raise_any()
     return found
@@ -167,8 +170,30 @@ def _check_model(fields: Fields, served: str) -> None:
         raise NotFound(f"this server runs the model `{served}` and no other; write that in `model`")
 
 
+def _chat_logprobs(fields: Fields) -> int | None:
+    """Of how many of the likeliest tokens a chat wants log-probabilities; None where it wants none at all."""
+    most = _number_of_logprobs(fields, "top_logprobs", MOST_IN_CHATS)
+    if fields.boolean("logprobs"):
+        return most or 0
+    if most:
+        fields.wrong("top_logprobs", "needs `logprobs`; set that to true, or leave both out")
+    return None
+
+
+def _number_of_logprobs(fields: Fields, name: str, most: int) -> int | None:
+    found = fields.integer(name, 0) if fields.has(name) else None
+    if found is None or 0 <= found <= most:
+        return found
+    fields.wrong(name, f"is {found}; write a whole number from 0 to {most}")
+    return None
+
+
 def _completion(
-    fields: Fields, inputs: Sequence[Input], sampling: Sampling, extension: Extension
+    fields: Fields,
+    inputs: Sequence[Input],
+    sampling: Sampling,
+    extension: Extension,
+    logprobs: int | None,
 ) -> Completion:
     choices = fields.integer("n", 1)
     if not 1 <= choices <= MOST_CHOICES or choices * len(inputs) > MOST_CHOICES:
@@ -183,7 +208,7 @@ def _completion(
     options.finish()
     specs = [
         GenerationSpec(
-            EXTENSION, asked, _seeded(sampling, choice), extension.clamps, extension.include_tokens
+            EXTENSION, asked, _seeded(sampling, choice), extension.clamps, extension.include_tokens, logprobs
         )
         for asked in inputs
         for choice in range(choices)
@@ -284,8 +309,6 @@ def _refuse_chat(fields: Fields) -> None:
         fields.refused(name, "tools are not available; leave it out", [])
     for name in ("tool_choice", "function_call"):
         fields.refused(name, "tools are not available; leave it out", "none", "auto")
-    fields.refused("logprobs", "log-probabilities are not available; leave it out", False)
-    fields.refused("top_logprobs", "log-probabilities are not available; leave it out", 0)
     fields.refused("response_format", "only text is available; leave it out", {"type": "text"})
     fields.refused("modalities", "only text is available; leave it out", ["text"])
     for name in ("audio", "prediction", "web_search_options", "reasoning_effort", "verbosity"):
@@ -294,7 +317,6 @@ def _refuse_chat(fields: Fields) -> None:
 
 
 def _refuse_completion(fields: Fields) -> None:
-    fields.refused("logprobs", "log-probabilities are not available; leave it out")
     fields.refused("echo", "is not available; leave it out", False)
     fields.refused("suffix", "is not available; leave it out", "")
     fields.refused("best_of", "is not available; leave it out, or write 1", 1)

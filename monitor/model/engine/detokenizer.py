@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel, DecodeStream
 
-from monitor.records import Detection, Evidence
+from monitor.model.load.tokenizer import BYTE_PIECES
+from monitor.records import Detection, Evidence, TokenSpelling
 
+T = TypeVar("T")
 _INCOMPLETE = "\ufffd"
 """What tokenizers give for bytes that are no character, or not yet."""
 _LONGEST_CHARACTER = 4
@@ -40,6 +43,20 @@ class TextStream:
         self._held = ""
         self.stopped = False
         """True once a stop string was found; the text ends before it."""
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back because a stop string may begin there."""
+        return len(self._held)
+
+    @property
+    def pending(self) -> int:
+        """How many of the last tokens have a text that is not settled yet."""
+        return len(self._decoder.pending)
+
+    def has_text(self, token_id: int) -> bool:
+        """False for a token that ends or fills a text."""
+        return token_id not in self._silent
 
     def push(self, token_id: int) -> str:
         """Text that is settled now that this token is known."""
@@ -88,6 +105,59 @@ class TextStream:
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):
                 return length
         return 0
+
+
+class _Placed(NamedTuple, Generic[T]):
+    """What is told of a token, and where its text stands among the characters of the response."""
+
+    start: int
+    end: int
+    told: T
+
+
+class Telling(Generic[T]):
+    """What is told of each token of a `TextStream`, held back until the text of the token is released to its end.
+
+    A stop string that begins within a token lets the token leave, since a part of it has; tokens behind do not.
+    """
+
+    def __init__(self, text: TextStream) -> None:
+        self._text = text
+        self._open: deque[tuple[bool, T]] = deque()
+        """Of tokens whose text is not settled, or that stand behind such: whether they have one, and what is told."""
+        self._held: deque[_Placed[T]] = deque()
+        self._released = self._settled = 0
+        """Characters."""
+
+    def pushed(self, token_id: int, told: T, piece: str) -> list[tuple[int, T]]:
+        """What is free now that pushing a token released this piece, each with the place of its first character."""
+        self._open.append((self._text.has_text(token_id), told))
+        self._released += len(piece)
+        unsettled = self._text.pending
+        with_text = sum(has_text for has_text, _ in self._open)
+        start, self._settled = self._settled, self._released + self._text.held
+        while self._open and (with_text > unsettled or not self._open[0][0]):
+            has_text, told = self._open.popleft()
+            with_text -= has_text
+            self._held.append(_Placed(start, self._settled, told))
+        return self._free()
+
+    def finished(self, rest: str) -> list[tuple[int, T]]:
+        """What is free now that the end of the text released the rest: all, but for what a stop string cut off."""
+        self._released += len(rest)
+        self._held.extend(_Placed(self._settled, self._released, told) for _, told in self._open)
+        self._open.clear()
+        return self._free()
+
+    def _free(self) -> list[tuple[int, T]]:
+        found = []
+        while self._held and self._is_free(self._held[0]):
+            placed = self._held.popleft()
+            found.append((placed.start, placed.told))
+        return found
+
+    def _is_free(self, placed: _Placed[T]) -> bool:
+        return placed.start < self._released if self._text.stopped else placed.end <= self._released
 
 
 class _Decoder(Protocol):
@@ -188,10 +258,11 @@ class Vocabulary:
         core = getattr(tokenizer, "_tokenizer", tokenizer)
         self._core: Tokenizer | None = core if isinstance(core, Tokenizer) else None
         self.text = lru_cache(maxsize=65536)(self._text)
+        self.spelling = lru_cache(maxsize=65536)(self._spelling)
         # Bytes that are whole characters are these whatever stands around them.
-        by_bytes = self._core is not None and isinstance(self._core.decoder, ByteLevel)
+        self._by_bytes = self._core is not None and isinstance(self._core.decoder, ByteLevel)
         self.alone: Callable[[int], str | None] = (
-            lru_cache(maxsize=1 << 18)(self._alone) if by_bytes else _never
+            lru_cache(maxsize=1 << 18)(self._alone) if self._by_bytes else _never
         )
 
     @cached_property
@@ -199,6 +270,29 @@ class Vocabulary:
         """Tokens that end or fill a text, or stand for what is unknown: they have no text in a response."""
         tokenizer = self._tokenizer
         return frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id} - {None})
+
+    def _spelling(self, token_id: int) -> TokenSpelling:
+        data = self._data(token_id)
+        text = data.decode("utf-8", "backslashreplace")
+        return TokenSpelling(text, None if token_id in self.silent else data)
+
+    def _data(self, token_id: int) -> bytes:
+        """The bytes that a token stands for."""
+        piece = self._tokenizer.convert_ids_to_tokens(token_id)
+        if not isinstance(piece, str):
+            return b""
+        if piece in BYTE_PIECES:
+            return bytes([int(piece[3:5], 16)])
+        if self._by_bytes and token_id not in self._tokenizer.added_tokens_decoder:
+            return bytes(self._byte_of[character] for character in piece if character in self._byte_of)
+        return self._text(token_id).encode("utf-8", "replace")
+
+    @cached_property
+    def _byte_of(self) -> dict[str, int]:
+        """What the characters of pieces stand for, where pieces are bytes."""
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        return {character: byte for byte, character in bytes_to_unicode().items()}
 
     def decoder(self, prompt: Sequence[int]) -> _Decoder:
         """What makes text of the tokens behind a prompt."""

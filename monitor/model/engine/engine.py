@@ -286,6 +286,10 @@ class Engine:
         """`Steps`: choose the next tokens."""
         return self._working().sampler.choose(logits)
 
+    def replays(self) -> bool:
+        """`Steps`: whether the pass may be a captured graph, which keeps no log-probabilities."""
+        return not self._working().sampler.tells
+
     def again(self) -> bool:
         """`Steps`: whether the pass must run once more; a second run finds the same clamps and random numbers."""
         work, rows = self._working(), self._pass_rows
@@ -305,6 +309,7 @@ class Engine:
         taken = work.readout.take(spans[-1].first + spans[-1].count)
         drawing = [number for number, token in enumerate(tokens) if token is not None]
         broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
+        told = {drawing[row]: found for row, found in work.sampler.likelihoods().items()}
         self._clean += 1
         failed = self._score(spans, taken, ids)
         if failed or broken or self._again:
@@ -319,7 +324,7 @@ class Engine:
                     finite = taken.finite(slice(span.first, span.first + span.count))
                     sequence.suspect = token is None or not finite
                 if token is not None:
-                    sequence.drew(token, broken=number in broken)
+                    sequence.drew(token, told.get(number), broken=number in broken)
                 if sequence.ended:
                     self._forget(sequence)
             except Exception as error:  # noqa: BLE001  (one request must not end the others)

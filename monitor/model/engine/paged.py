@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +83,9 @@ class Steps(Protocol):
 
         Called a second time where the pass runs again.
         """
+
+    def replays(self) -> bool:
+        """True where the pass may replay a captured graph, in which `draw` is not called."""
 
     def again(self) -> bool:
         """True where the pass that just ran computed what is no number, and so must run once more, apart.
@@ -268,7 +272,8 @@ class Batcher:
         def run(model: Any, attention: str) -> None:
             plain, self._config._attn_implementation = self._config._attn_implementation, attention
             try:
-                step(model)
+                with nullcontext() if not static or self._steps.replays() else _uncaptured(runner):
+                    step(model)
             finally:
                 self._config._attn_implementation = plain
 
@@ -288,13 +293,13 @@ class Batcher:
 
         if processor is self._processor:
             return processor
-        windows = Windows(processor.cache)
+        windows, runner, static = Windows(processor.cache), processor.model_runner, self.static
         capacity = processor.cache.num_blocks * self._limits.page
         # One sequence that can never be scheduled ends transformers' loop, and every request with it.
         check_capacity(capacity, self._context)
         self._processor = processor
         processor.prepare_next_batch, processor.update_batch = prepare_next_batch, update_batch
-        processor.model_runner._sample = sample
+        runner._sample = sample
         processor._generation_step = generation_step
         self._steps.ready(processor.max_batch_tokens)
         return processor
@@ -305,6 +310,17 @@ class Batcher:
             self._steps.died(error)
 
         return record_fatal_error
+
+
+@contextmanager
+def _uncaptured(runner: Any) -> Iterator[None]:
+    """Passes that transformers runs step by step, although it has graphs for them or would capture some."""
+    graphs = runner.use_cuda_graph_varlen, runner.use_cuda_graph_decode
+    runner.use_cuda_graph_varlen = runner.use_cuda_graph_decode = False
+    try:
+        yield
+    finally:
+        runner.use_cuda_graph_varlen, runner.use_cuda_graph_decode = graphs
 
 
 def why_slow(attention: str) -> str:

@@ -30,6 +30,7 @@ from monitor.records import (
     ScoredTokens,
     Suppression,
     SuppressionPlan,
+    TokenLogprobs,
 )
 
 
@@ -89,6 +90,9 @@ class GenerationRequest:
     plans: tuple[SuppressionPlan, ...] = ()
     """What to look at while a policy suppresses, by policy."""
     include_tokens: bool = False
+    logprobs: int | None = None
+    """How many of the likeliest tokens to tell of at each token of the response, with their log-probabilities and that
+    of the token itself. None tells nothing."""
     tokens_truncated: int = 0
     lease: Lease | None = None
     """What the observer is shown; None: the columns of the first policy set."""
@@ -106,6 +110,8 @@ class Released(NamedTuple):
     """With evidence that may not be shown: see `released`."""
     released: int = 0
     """Where there are detections: positions below this one were released."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Where the caller asked for them: of the tokens whose text is now released to its end."""
 
 
 @dataclass(frozen=True, slots=True)

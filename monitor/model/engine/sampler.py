@@ -9,8 +9,8 @@ model's logits do: they are rounded otherwise in a batch.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,13 +25,25 @@ _FIRST = 64
 _BITS = 31
 """Of a positive float32, whose order is that of its bits."""
 _anybody = random.Random()
+_UNLIKELY = -9999.0
+"""What is told for the logarithm of 0, which JSON cannot write."""
+
+
+class Likelihoods(NamedTuple):
+    """Natural logarithms of the model's distribution at one step, before any setting of the sampling."""
+
+    logprob: float
+    """Of the token that was drawn."""
+    likeliest: tuple[tuple[int, float], ...]
+    """Ids and values of the likeliest tokens, the likeliest first."""
 
 
 class Draw:
     """One request's settings and its own stream of random numbers."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self.sampling = sampling
+    def __init__(self, sampling: Sampling, logprobs: int | None = None) -> None:
+        """`logprobs`: how many of the likeliest tokens are to be told at each draw; None: nothing."""
+        self.sampling, self.logprobs = sampling, logprobs
         self.greedy = sampling.temperature == 0
         """True where no randomness is wanted."""
         self._random = _anybody if sampling.seed is None else random.Random(sampling.seed)
@@ -69,6 +81,15 @@ class Sampler:
         """Rows that are not greedy."""
         self._cut: list[int] = []
         """Places in `_drawn` of rows with `top_k` or `top_p`."""
+        self._asked: dict[int, int] = {}
+        """Rows for which log-probabilities are wanted, and of how many tokens."""
+        self._told: tuple[Tensor, Tensor, Tensor] | None = None
+        """Of those rows after a choice: logarithms of the drawn tokens, of the likeliest, and ids of these."""
+
+    @property
+    def tells(self) -> bool:
+        """True where the next choice keeps log-probabilities, which no captured graph does."""
+        return bool(self._asked)
 
     def prepare(self, requests: Sequence[Draw | None]) -> None:
         """Settings of the rows that will get a new token, in row order (None: nobody waits for it any more)."""
@@ -76,6 +97,12 @@ class Sampler:
         self._drawn = [row for row, _ in drawn]
         settings = [draw.sampling for _, draw in drawn]
         self._cut = [i for i, s in enumerate(settings) if s.top_k or s.top_p < 1]
+        self._told = None
+        self._asked = {
+            row: draw.logprobs
+            for row, draw in enumerate(requests)
+            if draw is not None and draw.logprobs is not None
+        }
         if self._static:
             self._temperature[: len(requests)] = 0.0
         if not drawn:
@@ -93,6 +120,28 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> Tensor:
         """Next token ids `[rows]` from logits `[rows, vocabulary]`, float32."""
+        chosen = self._choose(logits)
+        if self._asked:
+            self._tell(logits, chosen)
+        return chosen
+
+    def likelihoods(self) -> Mapping[int, Likelihoods]:
+        """Log-probabilities of the last choice, by row; only of rows for which they were asked."""
+        if self._told is None:
+            return {}
+        drawn, values, ids = (part.tolist() for part in self._told)
+        return {
+            row: Likelihoods(drawn[at], tuple(zip(ids[at][:most], values[at][:most], strict=True)))
+            for at, (row, most) in enumerate(self._asked.items())
+        }
+
+    def _tell(self, logits: Tensor, chosen: Tensor) -> None:
+        rows = torch.tensor(list(self._asked), device=logits.device)
+        logs = logits[rows].log_softmax(-1).clamp_min_(_UNLIKELY)
+        values, ids = logs.topk(min(max(self._asked.values()), logs.shape[-1]), dim=-1)
+        self._told = logs.gather(-1, chosen[rows].unsqueeze(-1)).squeeze(-1), values, ids
+
+    def _choose(self, logits: Tensor) -> Tensor:
         self._chosen = rows = len(logits)
         # Of a row that holds NaN, the largest is NaN.
         largest = logits.amax(-1)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence as Items
 from contextlib import ExitStack
 
 from monitor.errors import MonitorError, MonitoringFailed, NotComputed
-from monitor.model.engine.detokenizer import TextStream, Vocabulary
+from monitor.model.engine.detokenizer import Telling, TextStream, Vocabulary
 from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import Emit, Event, Finished, GenerationRequest, Released
-from monitor.model.engine.sampler import Draw
+from monitor.model.engine.sampler import Draw, Likelihoods
 from monitor.model.tap.clamps import ClampRow, merge
 from monitor.model.tap.span import Span
 from monitor.model.tap.suppression_check import Check, Watched
-from monitor.records import Action, Clamp, Coverage, Decision, Detection, FinishReason, Phase, ScoredTokens
+from monitor.records import (
+    Action,
+    Clamp,
+    Coverage,
+    Decision,
+    Detection,
+    FinishReason,
+    Phase,
+    ScoredTokens,
+    TokenLogprobs,
+)
 
 FAILED = "the response could not be monitored and was withheld"
 """What callers are told; the cause is for the operator."""
@@ -43,12 +54,14 @@ class Sequence:
     __slots__ = (
         "_checks",
         "_clamped",
+        "_drawn",
         "_end_ids",
         "_limit",
         "_past",
         "_plain",
         "_released",
         "_sinks",
+        "_telling",
         "_text",
         "_unscored",
         "_vocabulary",
@@ -81,7 +94,7 @@ class Sequence:
     ) -> None:
         self.request, self.request_id = request, request.request_id
         self.observer, self.slot = request.observer, request.observed.slot
-        self.draw = Draw(request.sampling)
+        self.draw = Draw(request.sampling, request.logprobs)
         self.outbox = outbox
         self.ids = list(request.prompt_ids)
         self.prompt = len(self.ids)
@@ -107,7 +120,11 @@ class Sequence:
         self._end_ids, self._limit = end_ids, limit
         self._past: list[tuple[int, ClampRow | None]] = []
         """Clamps that no longer hold, each with the position before which they did."""
-        self._plain = not (request.include_tokens or request.sampling.stop)
+        asked = request.logprobs is not None
+        self._drawn: deque[Likelihoods] = deque()
+        """Of drawn tokens whose text was not made yet, where its caller asked."""
+        self._telling = Telling[tuple[int, Likelihoods]](self._text) if asked else None
+        self._plain = not (request.include_tokens or request.sampling.stop or asked)
         """True where of a token only its text is wanted, which nothing ends."""
         self._unscored = self._clamped = self._sinks = 0
         self._released: int | None = None
@@ -170,17 +187,18 @@ class Sequence:
             if decision.action is Action.BLOCK:
                 self._withhold(start, decision)
                 return
-        text = self._write(start, end) if end > self.prompt else ""
+        text, logprobs = self._write(start, end) if end > self.prompt else ("", ())
         detections = () if decision is None else decision.detections
         tokens = self._tokens(start, taken, span) if self.request.include_tokens else None
-        if text or tokens is not None or detections:
-            self._post(text, tokens, detections)
+        if text or tokens is not None or detections or logprobs:
+            self._post(text, tokens, detections, logprobs)
         if self._text.stopped:
             self.end(FinishReason.STOP)
 
-    def drew(self, token_id: int, *, broken: bool = False) -> None:
+    def drew(self, token_id: int, likely: Likelihoods | None = None, *, broken: bool = False) -> None:
         """The model chose the next token. It is released once the next pass has scored it.
 
+        `likely` is there where its caller asked for log-probabilities; raises RuntimeError where it is missing then.
         `broken`: from logits that are no numbers, so that it means nothing and nothing can follow it. Where policies
         go on although a reading failed (`on_error: open`), the verdict says so already, and what was released stands.
         """
@@ -195,14 +213,20 @@ class Sequence:
             self.end(FinishReason.LENGTH)
         else:
             self.ids.append(token_id)
+            if self._telling is not None:
+                if likely is None:
+                    raise RuntimeError("a token was drawn without the log-probabilities that were asked for")
+                self._drawn.append(likely)
 
     def end(self, reason: FinishReason, error: MonitorError | None = None) -> None:
         """Post the last event, once."""
         if self.ended:
             return
         if reason in (FinishReason.STOP, FinishReason.LENGTH):
-            if rest := self._text.finish():
-                self.outbox.events.append((self.request_id, Released(rest)))
+            rest = self._text.finish()
+            told = () if self._telling is None else self._told(self._telling.finished(rest))
+            if rest or told:
+                self.outbox.events.append((self.request_id, Released(rest, logprobs=told)))
             # A stop string may stand in what was held back until now.
             reason = FinishReason.STOP if self._text.stopped else reason
         self._last(self._finished(reason, error))
@@ -239,15 +263,27 @@ class Sequence:
             ids=tuple(self.ids[: self.released]),
         )
 
-    def _write(self, start: int, end: int) -> str:
-        """The text of response tokens; behind a stop string nothing is released."""
+    def _write(self, start: int, end: int) -> tuple[str, tuple[TokenLogprobs, ...]]:
+        """The text of response tokens, and what is told with it; behind a stop string nothing is released."""
         text, push = "", self._text.push
+        told: list[tuple[int, tuple[int, Likelihoods]]] = []
         for position in range(max(start, self.prompt), end):
-            text += push(self.ids[position])
+            piece = push(self.ids[position])
+            text += piece
+            if self._telling is not None:
+                drawn = position, self._drawn.popleft()
+                told += self._telling.pushed(self.ids[position], drawn, piece)
             if self._text.stopped:
                 self._released = position + 1
                 break
-        return text
+        return text, self._told(told)
+
+    def _told(self, found: Items[tuple[int, tuple[int, Likelihoods]]]) -> tuple[TokenLogprobs, ...]:
+        """Log-probabilities that may leave."""
+        return tuple(
+            TokenLogprobs(position, offset, self.ids[position], likely.logprob, likely.likeliest)
+            for offset, (position, likely) in found
+        )
 
     def _tokens(self, start: int, taken: Taken, span: Span) -> ScoredTokens | None:
         """Tokens from a position on with their readings, as far as they are released."""
@@ -260,10 +296,16 @@ class Sequence:
         slots = () if self.row is None else self.row.slots
         return taken.tokens(phase, start, ids, first, self.request.lease, slots)
 
-    def _post(self, text: str, tokens: ScoredTokens | None, detections: tuple[Detection, ...]) -> None:
+    def _post(
+        self,
+        text: str,
+        tokens: ScoredTokens | None,
+        detections: tuple[Detection, ...],
+        logprobs: tuple[TokenLogprobs, ...] = (),
+    ) -> None:
         known = self.ids[: self.released]
         seen = tuple(self._vocabulary.respelled(found, known) for found in detections)
-        self.outbox.events.append((self.request_id, Released(text, tokens, seen, self.released)))
+        self.outbox.events.append((self.request_id, Released(text, tokens, seen, self.released, logprobs)))
 
     def _withhold(self, start: int, decision: Decision) -> None:
         """End the request; tokens from a position on are never shown."""

@@ -25,7 +25,7 @@ Span = tuple[int, int]
 _MARKUP = frozenset("<>[]{}|｜")
 """Characters that words do not have and that markers do."""
 _PROBES = ("a", "A", "1", " a", "hello")
-_BYTES = frozenset(f"<0x{value:02X}>" for value in range(256))
+BYTE_PIECES = frozenset(f"<0x{value:02X}>" for value in range(256))
 """Pieces that stand for one byte of a character that the vocabulary does not have."""
 
 
@@ -191,7 +191,7 @@ class TextTokenizer:
     @cached_property
     def _byte_ids(self) -> frozenset[int]:
         vocabulary = self._tokenizer.get_vocab()
-        return frozenset(vocabulary[piece] for piece in _BYTES if piece in vocabulary)
+        return frozenset(vocabulary[piece] for piece in BYTE_PIECES if piece in vocabulary)
 
     @cached_property
     def _suspects(self) -> frozenset[int]:

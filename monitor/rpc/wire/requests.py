@@ -23,6 +23,10 @@ LONGEST_STOP = 256
 MOST_CLAMPS = 64
 MOST_INSPECTED = 256
 DEFAULT_INSPECTED = 10
+MOST_LOGPROBS = 20
+"""Maximum number of likeliest tokens that are told at each token of a response."""
+MOST_LOGPROBS_IN_ONE = 1 << 18
+"""Maximum number of log-probabilities in an answer in one piece: other calls wait while it is written."""
 DEFAULT_SAMPLE = 32
 """Tokens that may be shown before they were scored, where a caller samples and says no number."""
 LONGEST_PART = 64
@@ -146,6 +150,26 @@ class GenerationSpec:
     sampling: Sampling
     clamps: tuple[Clamp, ...]
     include_tokens: bool
+    logprobs: int | None = None
+    """How many of the likeliest tokens to tell of at each token of the response; None: no log-probabilities."""
+
+
+def check_in_one(specs: Sequence[GenerationSpec], context: int, field: str, most: str) -> None:
+    """Raise BadRequest where the answer in one piece to these generations may have too many log-probabilities.
+
+    `field` is where they were asked for, `most` the name of the field that limits an answer's tokens.
+    """
+    values = sum(
+        min(spec.sampling.max_new_tokens, context) * (spec.logprobs + 1)
+        for spec in specs
+        if spec.logprobs is not None
+    )
+    if values > MOST_LOGPROBS_IN_ONE:
+        wrong = (
+            f"asks for up to {values} log-probabilities, and an answer in one piece has at most "
+            f"{MOST_LOGPROBS_IN_ONE}; lower `{most}`, ask for fewer, or stream it"
+        )
+        raise BadRequest(Violation(field, wrong))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +299,10 @@ def generation(message: pb.Generation, messages: int = MOST_MESSAGES) -> Generat
     content = _input(message.input, "generation.input", messages, problems)
     sampling = _sampling(message.sampling, "generation.sampling", problems)
     clamps = _clamps(message.clamps, "generation.clamps", problems)
+    logprobs = message.logprobs if message.HasField("logprobs") else None
+    problems.number("generation.logprobs", logprobs or 0, 0, MOST_LOGPROBS)
     problems.raise_any()
-    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens)
+    return GenerationSpec("generation", content, sampling, clamps, message.include_tokens, logprobs)
 
 
 def inspection(message: pb.InspectRequest, messages: int = MOST_MESSAGES) -> Inspection:

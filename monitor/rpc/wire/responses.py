@@ -20,6 +20,8 @@ from monitor.records import (
     ScoredTokens,
     Status,
     Suppression,
+    TokenLogprobs,
+    TokenSpellings,
     TokenTexts,
     Verdict,
     token_records,
@@ -194,6 +196,24 @@ def scored_tokens(parts: Iterable[ScoredTokens | None], token_texts: TokenTexts)
     ]
 
 
+def token_logprobs(records: Iterable[TokenLogprobs], spell: TokenSpellings) -> list[pb.TokenLogprobs]:
+    """What the model held likely at tokens of a response."""
+    return [
+        pb.TokenLogprobs(
+            position=record.position,
+            text_offset=record.offset,
+            token=_likely(record.token_id, record.logprob, spell),
+            likeliest=[_likely(token_id, logprob, spell) for token_id, logprob in record.likeliest],
+        )
+        for record in records
+    ]
+
+
+def _likely(token_id: int, logprob: float, spell: TokenSpellings) -> pb.LikelyToken:
+    spelled = spell(token_id)
+    return pb.LikelyToken(token_id=token_id, text=spelled.text, data=spelled.data, logprob=logprob)
+
+
 def inspected_tokens(records: Iterable[TokenFeatures]) -> list[pb.InspectedToken]:
     """Inspected tokens with their strongest features."""
     return [
@@ -276,24 +296,31 @@ def _readings(records: Iterable[FeatureReading]) -> list[pb.Reading]:
 
 
 def messages(
-    request_id: str, events: Iterable[Released], token_texts: TokenTexts
+    request_id: str, events: Iterable[Released], token_texts: TokenTexts, spell: TokenSpellings
 ) -> Iterator[pb.GenerateStreamResponse]:
     """Events of a generation as stream messages, in order. Texts and tokens between two detections become one chunk."""
     texts: list[str] = []
     tokens: list[ScoredTokens] = []
+    logprobs: list[TokenLogprobs] = []
 
     def flush() -> Iterator[pb.GenerateStreamResponse]:
-        if texts or tokens:
-            chunk = pb.Chunk(text="".join(texts), tokens=scored_tokens(tokens, token_texts))
+        if texts or tokens or logprobs:
+            chunk = pb.Chunk(
+                text="".join(texts),
+                tokens=scored_tokens(tokens, token_texts),
+                logprobs=token_logprobs(logprobs, spell),
+            )
             yield pb.GenerateStreamResponse(request_id=request_id, chunk=chunk)
         texts.clear()
         tokens.clear()
+        logprobs.clear()
 
     for event in events:
         if event.text:
             texts.append(event.text)
         if event.tokens is not None:
             tokens.append(event.tokens)
+        logprobs += event.logprobs
         if event.detections:
             yield from flush()
         for found in event.detections:

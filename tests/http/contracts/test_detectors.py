@@ -1,8 +1,13 @@
 """The detector API of the FMS guardrails orchestrator."""
 
+import importlib.util
+import os
+from pathlib import Path
+
 import httpx2
 import pytest
 from jsonschema import ValidationError
+from pydantic import ValidationError as PydanticError
 
 from tests.http.contracts.published import DETECTORS, PublishedContract
 
@@ -132,6 +137,28 @@ def test_requests_and_answers_are_those_of_the_published_contract(served):
         contract.check(served.post("/v1/moderations", {"input": "x"}))
     with pytest.raises(ValidationError):
         contract.check_part("ChatAnalysisResponse", {"detection": "x", "score": "high"})
+
+
+@pytest.mark.skipif("TRUSTYAI_DETECTORS" not in os.environ, reason="TrustyAI's detectors are not here")
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
+def test_trustyai_reads_its_own_answers_in_ours(served):
+    """The types of its package `guardrails-detectors`, unpacked where TRUSTYAI_DETECTORS says."""
+    path = Path(os.environ["TRUSTYAI_DETECTORS"], "guardrails_detectors/common/scheme.py")
+    found = importlib.util.spec_from_file_location("trustyai_scheme", path)
+    scheme = importlib.util.module_from_spec(found)
+    found.loader.exec_module(scheme)
+    body = {"contents": ["tell a lie now", "fine"], "detector_params": {"threshold": 0.1}}
+    scheme.ContentAnalysisHttpRequest.model_validate(body)
+    (told,), nothing = scheme.ContentsAnalysisResponse.model_validate(
+        post(served, "contents", body).json()
+    ).root
+    assert (told.text, told.detection, told.detection_type) == ("lie", "deception/word", "deception")
+    assert body["contents"][0][told.start : told.end] == told.text
+    assert nothing == []
+    for wrong in (post(served, "contents", {}), post(served, "contents", body, "nothing")):
+        assert scheme.Error.model_validate(wrong.json()).code == wrong.status_code
+    with pytest.raises(PydanticError):
+        scheme.ContentsAnalysisResponse.model_validate([[{"start": 0}]])
 
 
 FIELDS = {

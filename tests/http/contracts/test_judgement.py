@@ -38,6 +38,17 @@ def test_calls_are_inputs_of_their_own_like_the_one_beside_them():
     assert turns_of(talk) == [{"role": "user", "content": "a"}]
 
 
+@pytest.mark.parametrize("parts", [("the bo", "mb"), ("the", "bomb")])
+def test_a_word_over_two_parts_of_a_message_is_read_whole_and_two_words_are_two(served, parts):
+    messages = [{"role": "user", "content": [{"type": "text", "text": text} for text in parts]}]
+    asked = served.post("/request", {"body": {"messages": messages}}).json()
+    assert asked["action"]["status_code"] == 403
+    body = {"input_type": "request", "texts": list(parts), "structured_messages": messages}
+    assert served.post("/beta/litellm_basic_guardrail_api", body).json()["action"] == "BLOCKED"
+    found = served.post("/api/v1/text/chat", {"messages": messages}, headers={"detector-id": "sae-monitor"})
+    assert [one["detection"] for one in found.json()] == ["weapons/word"]
+
+
 def test_the_worst_of_several_is_the_one_that_is_blocked():
     unscored = Judged(None)
     passed = Judged(SimpleNamespace(verdict=SimpleNamespace(action=Action.ALLOW)))

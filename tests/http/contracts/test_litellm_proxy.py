@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -49,11 +50,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def proxy(folder: Path, upstream: str, guard: str) -> Iterator[openai.OpenAI]:
-    """LiteLLM's proxy, and a client of it."""
+def proxy(folder: Path, upstream: str, guard: str, **changes: str) -> Iterator[openai.OpenAI]:
+    """LiteLLM's proxy, and a client of it. `changes`: of values in the guardrail's configuration, by name."""
     assert LITELLM is not None
     config, key, port = folder / "config.yaml", f"sk-{secrets.token_urlsafe(32)}", free_port()
     guardrails = documented().replace("http://127.0.0.1:8090", guard)
+    for name, value in changes.items():
+        guardrails, found = re.subn(rf"{name}: \S+", f"{name}: {value}", guardrails)
+        assert found == 1
     config.write_text(MODELS.format(model=MODEL, upstream=upstream) + guardrails)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
@@ -129,6 +133,14 @@ def test_an_offending_answer_does_not_reach_the_caller(client):
         chat(client, "one bomb")
 
 
+def test_nothing_of_an_offending_stream_reaches_the_caller(client):
+    """Some pieces of it would, were LiteLLM not told to hold streams: it asks after every fifth and at the end."""
+    pieces = []
+    with pytest.raises(openai.APIError, match="violates a policy"):
+        pieces.extend(chat(client, "one two three four five bomb six", stream=True))
+    assert not [choice for piece in pieces for choice in piece.choices if choice.delta.content]
+
+
 def test_what_could_not_be_checked_is_blocked(client):
     with pytest.raises(openai.BadRequestError, match="could not be served"):
         chat(client, "sick")
@@ -166,6 +178,19 @@ def test_each_call_of_a_tool_is_checked(tmp_path):
         behind.says("", finish="tool_calls", tool_calls=made("one", "a bomb now"))
         with pytest.raises(openai.APIStatusError, match="violates a policy"):
             chat(asked("three", "four"))
+
+
+@pytest.mark.parametrize("fallback", ["fail_closed", "fail_open"])
+def test_a_guardrail_that_hangs_blocks_unless_told_otherwise(tmp_path, fallback):
+    with serving(chosen=policies()) as upstream, socket.create_server(("127.0.0.1", 0)) as hung:
+        guard = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        url = upstream.addresses.http
+        with proxy(tmp_path, url, guard, unreachable_fallback=fallback, timeout="1") as client:
+            if fallback == "fail_open":
+                assert chat(client, "one two").choices[0].message.content == "one two one two one two "
+                return
+            with pytest.raises(openai.APIStatusError):
+                chat(client, "one two")
 
 
 def test_a_guardrail_that_is_gone_blocks(tmp_path):

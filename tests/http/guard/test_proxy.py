@@ -161,6 +161,26 @@ def test_a_call_in_the_history_that_is_blocked_ends_the_request_here(guard, behi
     assert len(behind.asked) == before
 
 
+def in_parts(*texts):
+    return [{"role": "user", "content": [{"type": "text", "text": text} for text in texts]}]
+
+
+def test_a_word_over_two_parts_of_a_message_is_read_whole(guard, behind):
+    before = len(behind.asked)
+    found = guard.chat("", messages=in_parts("the bo", "mb"))
+    assert found.choices[0].finish_reason == "content_filter"
+    assert [(v.get("text"), v["action"]) for v in found.sae_monitor["verdicts"]] == [
+        (None, "allow"),
+        ("messages[0].content", "block"),
+    ]
+    # Some templates put a break between them.
+    found = guard.chat("", messages=in_parts("the", "bomb"))
+    assert [v["action"] for v in found.sae_monitor["verdicts"]] == ["block"]
+    assert len(behind.asked) == before
+    behind.says("fine")
+    assert len(guard.chat("", messages=in_parts("the ", "cat")).sae_monitor["verdicts"]) == 1
+
+
 def test_a_call_in_the_history_that_cannot_be_read_is_refused(guard, behind):
     before = len(behind.asked)
     with pytest.raises(openai.InternalServerError):

@@ -13,7 +13,7 @@ from monitor.policy.policyset import PolicySet
 from monitor.records import Action, Phase
 from tests.http.conftest import MODEL, serving
 from tests.http.contracts.published import OPENAI, PublishedContract
-from tests.rpc.fake import policies, policy
+from tests.rpc.fake import FakeRuntime, policies, policy
 from tests.waiting import wait_for
 
 
@@ -92,6 +92,79 @@ def test_a_prompt_that_a_policy_blocks_gets_no_text(served, stream):
         assert answer.choices[0].finish_reason == "content_filter"
         said = answer.sae_monitor
     assert said["action"] == "block"
+
+
+def logprobs_of(chunks, index=0):
+    """The entries in a stream of a chat, of one choice."""
+    return [
+        entry
+        for chunk in chunks
+        for choice in chunk.choices
+        if choice.index == index and choice.logprobs
+        for entry in choice.logprobs.content
+    ]
+
+
+def test_log_probabilities_of_a_chat_stand_beside_its_text_whole_and_streamed(served):
+    whole = served.chat("one two", logprobs=True, top_logprobs=2, n=2)
+    for choice in whole.choices:
+        entries = choice.logprobs.content
+        assert "".join(entry.token for entry in entries) == choice.message.content
+        assert b"".join(bytes(entry.bytes) for entry in entries).decode() == choice.message.content
+        assert {entry.logprob for entry in entries} == {-0.25}
+        assert [len(entry.top_logprobs) for entry in entries] == [2] * 6
+        assert entries[0].top_logprobs[0].bytes is None, "it is a control token"
+    chunks = list(served.chat("one two", logprobs=True, top_logprobs=2, n=2, stream=True))
+    for index, choice in enumerate(whole.choices):
+        assert logprobs_of(chunks, index) == choice.logprobs.content
+    for chunk in chunks:
+        for choice in chunk.choices:
+            told = "".join(entry.token for entry in choice.logprobs.content) if choice.logprobs else ""
+            assert told == (choice.delta.content or "")
+
+
+def test_log_probabilities_of_a_completion_are_lists_over_its_tokens(served):
+    client = served.client()
+    asked = {"model": MODEL, "prompt": "one two", "max_tokens": 3, "logprobs": 1}
+    choice = client.completions.create(**asked).choices[0]
+    assert choice.logprobs.tokens == ["one ", "two ", "one "]
+    assert choice.logprobs.token_logprobs == [-0.25] * 3
+    assert choice.logprobs.text_offset == [0, 1, 2], "as the fake engine counts"
+    assert choice.logprobs.top_logprobs[1] == {"<bos> ": -1.0, "two ": -0.25}
+    chunks = list(client.completions.create(**asked, stream=True))
+    found = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
+    assert [token for told in found for token in told.tokens] == choice.logprobs.tokens
+    assert [place for told in found for place in told.text_offset] == choice.logprobs.text_offset
+
+
+def test_who_does_not_ask_gets_none(served):
+    for fields in ({}, {"logprobs": False}, {"logprobs": None, "top_logprobs": 0}):
+        assert served.chat("one", **fields).choices[0].logprobs is None
+    wrong = served.post("/v1/completions", {"model": MODEL, "prompt": "x", "logprobs": 6})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "logprobs")
+    assert "from 0 to 5" in wrong.json()["error"]["message"]
+
+
+def test_an_answer_in_one_piece_has_so_many_log_probabilities_at_most():
+    chosen = policies()
+    with serving(FakeRuntime(chosen.watch, context=20_000), chosen) as running:
+        asked = {"max_tokens": 20_000, "logprobs": True, "top_logprobs": 20}
+        with pytest.raises(openai.BadRequestError, match="up to 420000 log-probabilities") as refused:
+            running.chat("one end", **asked)
+        assert refused.value.param == "logprobs"
+        assert len(running.chat("one end", **asked | {"max_tokens": 12_000}).choices[0].logprobs.content) == 1
+        assert len(logprobs_of(list(running.chat("one end", **asked, stream=True)))) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_policy_blocks_is_in_no_log_probability(stream):
+    found = policy("weapons", 9, Action.BLOCK)
+    rule = dataclasses.replace(found.rules[0], phases=(Phase.RESPONSE,))
+    chosen = PolicySet((dataclasses.replace(found, rules=(rule,)),), "sha256:" + "c" * 64)
+    with serving(chosen=chosen) as running:
+        answer = running.chat("one two bomb three", stream=stream, logprobs=True)
+        entries = logprobs_of(list(answer)) if stream else answer.choices[0].logprobs.content
+        assert [entry.token for entry in entries] == ["one ", "two "]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -212,7 +285,9 @@ def test_an_error_in_the_middle_of_a_stream_is_its_last_event(served):
 WRONG = {
     "no such field": ({"tempature": 1}, "tempature", "did you mean `temperature`"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not available"),
-    "logprobs": ({"logprobs": True}, "logprobs", "not available"),
+    "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs", "needs `logprobs`"),
+    "too many logprobs": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),
+    "logprobs as in completions": ({"logprobs": 3}, "logprobs", "true or false"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format", "only text"),
     "penalty": ({"presence_penalty": 0.5}, "presence_penalty", "not available"),
     "cold": ({"temperature": 0.001}, "temperature", "0.01"),
@@ -349,6 +424,9 @@ EVERY_FIELD = CHAT | {
         ("/chat/completions", CHAT, 200),
         ("/chat/completions", EVERY_FIELD, 200),
         ("/chat/completions", CHAT | {"stream": True}, 200),
+        ("/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 3, "n": 2}, 200),
+        ("/chat/completions", CHAT | {"logprobs": True, "stream": True}, 200),
+        ("/chat/completions", said("a bomb") | {"logprobs": True}, 200),
         ("/chat/completions", CHAT | {"stream": True, "stream_options": {"include_usage": True}}, 200),
         ("/chat/completions", said("a bomb"), 200),
         ("/chat/completions", said("a bomb") | {"stream": True}, 200),
@@ -359,6 +437,8 @@ EVERY_FIELD = CHAT | {
         ("/completions", TEXT, 200),
         ("/completions", TEXT | {"prompt": ["one", "two"], "n": 2}, 200),
         ("/completions", TEXT | {"stream": True}, 200),
+        ("/completions", TEXT | {"logprobs": 5, "n": 2}, 200),
+        ("/completions", TEXT | {"logprobs": 0, "stream": True}, 200),
         ("/completions", TEXT | {"prompt": "a bomb"}, 200),
         ("/completions", {}, 400),
         ("/moderations", {"input": "a lie"}, 200),

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from monitor.model.engine.detokenizer import TextStream, Vocabulary
 from monitor.model.engine.readout import Taken
 from monitor.model.engine.requests import GenerationRequest
+from monitor.model.engine.sampler import Likelihoods
 from monitor.model.engine.sequence import Outbox, Sequence
 from monitor.model.load.tokenizer import TextTokenizer
 from monitor.model.tap.bank import FeatureBank
@@ -105,7 +106,7 @@ class Passes:
 
     def run(self, drawn: list[int]) -> Call:
         for number, token in enumerate(drawn):
-            self.sequence.drew(token)
+            self.sequence.drew(token, Likelihoods(-1.0, ()))
             if not self.sequence.ended:
                 self._pass(len(self.prompt) + number, 1)
         self.outbox.deliver()

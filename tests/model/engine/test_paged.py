@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers.generation.continuous_batching.requests import FutureRequestSt
 from transformers.generation.continuous_batching.scheduler import Scheduler
 
 from monitor.errors import ModelError
-from monitor.model.engine.paged import Batcher, Limits, check_transformers, why_slow
+from monitor.model.engine.paged import Batcher, Limits, _uncaptured, check_transformers, why_slow
 from monitor.model.tap.span import Span
 from tests.model.tiny import loaded_model, prompt
 
@@ -61,6 +62,22 @@ class TestPrivateNames:
         assert list(inspect.signature(ContinuousBatchingIOs.prepare_batch_update).parameters) == ["self"]
         assert list(inspect.signature(ModelRunner._sample).parameters) == ["self", "scores", "output_ids"]
 
+    def test_whether_a_pass_replays_a_graph_is_asked_of_two_names(self) -> None:
+        for use_block_table, name in ((True, "use_cuda_graph_decode"), (False, "use_cuda_graph_varlen")):
+            runner = SimpleNamespace(
+                use_cuda_graph_decode=True,
+                use_cuda_graph_varlen=True,
+                _compiled_decode=None,
+                _compiled_varlen=None,
+                _forward_process_and_sample=None,
+            )
+            asked = ModelRunner._get_forward_fn
+            assert asked(runner, use_block_table) == (None, True)
+            with _uncaptured(runner):
+                assert asked(runner, use_block_table) == (None, False)
+            assert getattr(runner, name) is True
+            assert asked(runner, use_block_table) == (None, True)
+
     def test_admission_is_blocked_after_an_eviction(self) -> None:
         assert "self.block_new_requests = False" in inspect.getsource(Scheduler.reset)
 
@@ -88,6 +105,9 @@ class Passes:
 
     def draw(self, logits):
         return logits.argmax(-1)
+
+    def replays(self) -> bool:
+        return True
 
     def again(self) -> bool:
         return False

@@ -40,7 +40,8 @@ def test_what_is_left_out():
     request = GenerationRequest("r", (0, 1), Sampling(), Nobody(), Nobody())
     assert (request.clamps, request.plans, request.include_tokens, request.lease) == ((), (), False, None)
     assert request.admitted() is None
-    assert Released("a") == ("a", None, (), 0)
+    assert request.logprobs is None
+    assert Released("a") == ("a", None, (), 0, ())
     end = Finished(FinishReason.STOP, Coverage(3, 3), 3)
     assert (end.tokens_generated, end.suppressions, end.error) == (0, (), None)
     assert ScoreOutcome(coverage=Coverage(3, 3)).error is None

@@ -1,10 +1,13 @@
 """What cannot be served as written: a clear status with field names, and a server that goes on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
 
+from monitor.errors import BadRequest
+from monitor.rpc.wire import requests
 from monitor.v1 import monitor_pb2 as pb
 from tests.rpc.conftest import DEADLINE, Served, details, fails, fields, generation, serving
 
@@ -147,6 +150,19 @@ def test_a_message_of_a_hundred_megabytes(served):
     with fails("RESOURCE_EXHAUSTED"):
         served.stub.Score(huge, timeout=DEADLINE)
     assert served.score("hello").verdict.status == pb.CHECK_STATUS_CHECKED
+
+
+def test_log_probabilities_are_limited_at_each_token_and_in_an_answer_in_one_piece(served):
+    with fails("INVALID_ARGUMENT") as caught:
+        served.generate("one", logprobs=21)
+    assert "from 0 to 20" in caught[0].details()
+    spec = requests.generation(generation("one", max_new_tokens=1 << 30, logprobs=20))
+    requests.check_in_one([spec], 12_000, "generation.logprobs", "max_new_tokens")
+    with pytest.raises(BadRequest, match="up to 504000 log-probabilities"):
+        requests.check_in_one([spec] * 2, 12_000, "generation.logprobs", "max_new_tokens")
+    requests.check_in_one(
+        [replace(spec, logprobs=None)] * 64, 12_000, "generation.logprobs", "max_new_tokens"
+    )
 
 
 def test_bad_input_is_counted(served):

@@ -26,6 +26,8 @@ from monitor.records import (
     Signal,
     Status,
     Suppression,
+    TokenLogprobs,
+    TokenSpelling,
     Verdict,
     Where,
 )
@@ -185,9 +187,33 @@ def test_conditions_that_are_listed_are_those_of_the_rule():
     assert [list(told.conditions) for told in responses.policy(one).rules] == [["y", "x"]]
 
 
+SPELLED = {4: TokenSpelling("\\xe2", b"\xe2"), 5: TokenSpelling("</s>", None)}
+
+
+def test_log_probabilities_are_sent_with_their_text_and_without():
+    told = TokenLogprobs(3, 0, 4, -0.5, ((5, -0.25), (4, -0.5)))
+    events = (Released("é", logprobs=(told, told)), Released("", logprobs=(told,)))
+    (message,) = responses.messages("id", events, words, SPELLED.__getitem__)
+    assert len(message.chunk.logprobs) == 3
+    one = message.chunk.logprobs[0]
+    assert (one.position, one.text_offset) == (3, 0)
+    assert (one.token.token_id, one.token.text, one.token.data, one.token.logprob) == (
+        4,
+        "\\xe2",
+        b"\xe2",
+        -0.5,
+    )
+    assert [(likely.text, likely.HasField("data")) for likely in one.likeliest] == [
+        ("</s>", False),
+        ("\\xe2", True),
+    ]
+    (alone,) = responses.messages("id", events[1:], words, SPELLED.__getitem__)
+    assert len(alone.chunk.logprobs) == 1
+
+
 def parts(*events):
     """What is sent, in short: the text and number of tokens of a chunk, or the rule of a detection."""
-    sent = list(responses.messages("id", events, words))
+    sent = list(responses.messages("id", events, words, SPELLED.__getitem__))
     assert all(message.request_id == "id" for message in sent)
     return [
         m.detection.rule if m.HasField("detection") else (m.chunk.text, [t.position for t in m.chunk.tokens])
