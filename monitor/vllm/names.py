@@ -210,8 +210,12 @@ def why_refused(request: Any, ends: frozenset[int] | None = None) -> str:
     if asked is None:
         return "only generations are monitored; pooling is not"
     refused = {
-        "logprobs: they name tokens that were not scored": asked.logprobs is not None,
-        "prompt_logprobs: they name tokens that were not scored": asked.prompt_logprobs is not None,
+        "logprobs: they name tokens that were not scored": (
+            asked.logprobs is not None or asked.logprob_token_ids is not None
+        ),
+        "prompt_logprobs: they name tokens that were not scored": (
+            asked.prompt_logprobs is not None or asked.prompt_logprob_token_ids is not None
+        ),
         "a LoRA adapter: policies were fitted to the model without it": request.lora_request is not None,
         "images, sound and other inputs that are not text": bool(request.mm_features),
         "prompt_embeds: only tokens are scored": getattr(request, "prompt_embeds", None) is not None,
@@ -311,6 +315,9 @@ def refuse_configuration(config: Any) -> None:
         "transfer of keys and values between servers": config.kv_transfer_config is not None,
         "Model Runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
         "dual batch overlap": bool(getattr(parallel, "use_ubatching", False)),
+        "sleep mode, and new weights for a running model: the dictionary belongs to the weights of the start": (
+            config.model_config.enable_sleep_mode or config.weight_transfer_config is not None
+        ),
         "pooling models": config.model_config.runner_type == "pooling",
         "the fast prefill of shared caches": config.cache_config.kv_sharing_fast_prefill,
     }

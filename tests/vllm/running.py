@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from monitor.model.engine.paged import Limits
 from monitor.model.load.model import LoadedModel
 from monitor.model.tap.late_probes import LaterTaps
+from monitor.records import Clamp, Where
 from tests.model.running import LAYER, WATCHED, Running, running
 from tests.model.tiny import CONTEXT, LAYERS, VOCABULARY, WIDTH, encode_all, maxima, tokenizer, wrapped
 
@@ -36,6 +37,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": _ONE_HEAD,
     "gemma2": _ONE_HEAD | {"query_pre_attn_scalar": WIDTH},
     "gemma3_text": _ONE_HEAD | {"query_pre_attn_scalar": WIDTH, "sliding_window": 16},
+    "phi3": _ONE_HEAD | {"pad_token_id": 0},
+    "mixtral": _ONE_HEAD | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+    # These vLLM has no code for: it takes transformers' own, whose layers return the stream with a dimension more.
+    "gpt_neox": {
+        name: value for name, value in _ONE_HEAD.items() if name not in ("num_key_value_heads", "head_dim")
+    },
+    "olmo2": _ONE_HEAD,
 }
 
 
@@ -46,6 +54,8 @@ def family(kind: str, folder: Path) -> LoadedModel:
     loaded = wrapped(AutoModelForCausalLM.from_config(config), kind, torch.float32)
     loaded.model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    # Where vLLM takes a model from transformers, it changes the class, and looks for this in plain models of it too.
+    loaded.model.base_model.do_not_compile = True
     return replace(loaded, context=CONTEXT - 1)  # vLLM counts the last token, which never runs
 
 
@@ -69,6 +79,38 @@ def plain_readings(
     """`[tokens, watched]` by a plain forward pass."""
     found = encode_all(sae, residuals(loaded, ids)) / maxima().double()
     return found[:, list(watched)].float().numpy()
+
+
+def clamped_reference(
+    loaded: LoadedModel,
+    sae: Any,
+    ids: Sequence[int],
+    clamp: Clamp,
+    *,
+    begin: int = 0,
+    layer: int = LAYER,
+    unit: float | None = None,
+) -> torch.Tensor:
+    """`[tokens, vocabulary]` logits of a plain pass with a clamp from a position on, never at the first token."""
+    target = clamp.target * (float(maxima()[clamp.feature]) if unit is None else unit)
+
+    def hook(_module: Any, _args: Any, out: Any) -> Any:
+        x = out[0] if isinstance(out, tuple) else out
+        a = encode_all(sae, x[0]).float()
+        which = torch.arange(len(a)) >= max(1, begin)
+        if clamp.where is Where.ACTIVE:
+            which &= a[:, clamp.feature] > 0
+        delta = (target - a[:, clamp.feature])[:, None] * sae.decoder[clamp.feature][None]
+        edited = x + torch.where(which[:, None], delta, 0.0)[None]
+        return (edited, *out[1:]) if isinstance(out, tuple) else edited
+
+    handle = loaded.layers[layer].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            found: torch.Tensor = loaded.model(input_ids=torch.tensor([list(ids)])).logits[0]
+            return found
+    finally:
+        handle.remove()
 
 
 def same(found: np.ndarray, wanted: np.ndarray) -> None:

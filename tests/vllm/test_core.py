@@ -1,6 +1,7 @@
 """The engine on vLLM's core against plain forward passes, one sequence at a time."""
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ from monitor.records import (
     SuppressionPlan,
     Where,
 )
-from tests.model.running import LAYER, Call
-from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, maxima, prompt
-from tests.vllm.running import FAMILIES, family, on_vllm, plain_readings, residuals, same
+from tests.model.running import Call
+from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, prompt
+from tests.vllm.running import FAMILIES, clamped_reference, family, on_vllm, plain_readings, residuals, same
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -79,28 +80,6 @@ def test_a_prompt_longer_than_a_pass_runs_in_parts(run, llama):
     assert call.finished().coverage.complete
     assert len(call.observer.blocks) > 2
     same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
-
-
-def clamped_reference(loaded, sae, ids, clamp, begin=0):
-    """Greedy continuation and residuals with a clamp in the plain model, from a position on."""
-    unit = float(maxima()[clamp.feature])
-
-    def hook(_module, _args, out):
-        x = out[0] if isinstance(out, tuple) else out
-        a = encode_all(sae, x[0]).float()
-        which = torch.arange(len(a)) >= max(1, begin)
-        if clamp.where is Where.ACTIVE:
-            which &= a[:, clamp.feature] > 0
-        delta = (clamp.target * unit - a[:, clamp.feature])[:, None] * sae.decoder[clamp.feature][None]
-        edited = x + torch.where(which[:, None], delta, 0.0)[None]
-        return (edited, *out[1:]) if isinstance(out, tuple) else edited
-
-    handle = loaded.layers[LAYER].register_forward_hook(hook)
-    try:
-        with torch.no_grad():
-            return loaded.model(input_ids=torch.tensor([list(ids)])).logits[0]
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("where", list(Where))
@@ -356,26 +335,49 @@ def test_a_probe_at_a_layer_without_an_operator_never_looks_as_if_it_held(llama)
     assert not found.held
 
 
-def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
-    subject, exact = (MAKERS["demo"]("cpu", dtype) for dtype in ("bfloat16", "float32"))
-    subject.loaded.model.save_pretrained(tmp_path)
-    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
-    options = {"enforce_eager": True, "block_size": 32}
-    from monitor.vllm.core import CoreOptions
+class Beside:
+    """The pair `tiny` in bare vLLM, and then with the monitor inside, both without a cache of prefixes."""
 
-    core = vllm.bare_core(CoreOptions(tmp_path, "bfloat16", 512, 256, False, 64 << 20, options), 16)
-    bare = [drawn_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
-    core.shutdown()
-    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
-    with engine_of(subject, 16, None, batcher) as (engine, watched):
-        engine._end_ids = frozenset()
-        calls = [Call(ids, Recorder()) for ids in asked]
-        for number, call in enumerate(calls):
-            wanted = Sampling(max_new_tokens=16)
-            engine.submit(
-                GenerationRequest(str(number), call.ids, wanted, call.observer, call.observer), call.emit
-            )
-            assert call.finished().coverage.complete
+    def __init__(self, vllm, folder, dtype, *, eager=True):
+        self.vllm, self.folder, self.dtype = vllm, folder, dtype
+        self.options = {"enforce_eager": eager, "block_size": 32}
+        self.subject = MAKERS["demo"]("cpu", dtype)
+        self.subject.loaded.model.save_pretrained(folder)
+
+    def bare(self, asked, run):
+        """What `run` finds of each request, which runs by itself."""
+        from monitor.vllm.core import CoreOptions
+
+        options = CoreOptions(self.folder, self.dtype, 512, 256, False, 64 << 20, self.options)
+        core = self.vllm.bare_core(options, 16)
+        found = [run(self.vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+        core.shutdown()
+        return found
+
+    @contextmanager
+    def watched(self):
+        """A function that runs one request to its end, and what is watched."""
+        batcher = bench_on_vllm(self.subject, self.folder, caching=False, more=self.options)
+        with engine_of(self.subject, 16, None, batcher) as (engine, watched):
+            engine._end_ids = frozenset()
+
+            def run(name, ids):
+                call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
+                engine.submit(
+                    GenerationRequest(name, call.ids, sampling, call.observer, call.observer), call.emit
+                )
+                assert call.finished().coverage.complete
+                return call
+
+            yield run, watched
+
+
+def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
+    beside, exact = Beside(vllm, tmp_path, "bfloat16"), MAKERS["demo"]("cpu", "float32")
+    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
+    bare = beside.bare(asked, drawn_alone)
+    with beside.watched() as (run, watched):
+        calls = [run(str(number), ids) for number, ids in enumerate(asked)]
     assert [list(call.finished().ids[len(call.ids) :]) for call in calls] == bare
     for call in calls:
         found, wanted = call.readings[1:], exact_readings(exact, watched, call.finished().ids)[1:]
@@ -387,15 +389,9 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
 
 @pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
 def test_without_clamps_logits_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, monkeypatch, eager):
-    subject = MAKERS["demo"]("cpu", "float32")
-    subject.loaded.model.save_pretrained(tmp_path)
+    beside = Beside(vllm, tmp_path, "float32", eager=eager)
     asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(8)]
-    options = {"enforce_eager": eager, "block_size": 32}
-    from monitor.vllm.core import CoreOptions
-
-    core = vllm.bare_core(CoreOptions(tmp_path, "float32", 512, 256, False, 64 << 20, options), 16)
-    bare = [likeliest_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
-    core.shutdown()
+    bare = beside.bare(asked, likeliest_alone)
     seen, draw = [], Engine.draw
 
     def keeps(engine, logits):
@@ -403,14 +399,10 @@ def test_without_clamps_logits_and_tokens_are_those_of_bare_vllm(vllm, tmp_path,
         return draw(engine, logits)
 
     monkeypatch.setattr(Engine, "draw", keeps)
-    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
-    with engine_of(subject, 16, None, batcher) as (engine, _):
-        engine._end_ids = frozenset()
+    with beside.watched() as (run, _):
         for number, (ids, wanted) in enumerate(zip(asked, bare, strict=True)):
             seen.clear()
-            call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
-            request = GenerationRequest(str(number), call.ids, sampling, call.observer, call.observer)
-            engine.submit(request, call.emit)
+            call = run(str(number), ids)
             assert list(call.finished().ids[len(ids) :]) == [int(tokens[0]) for tokens, _ in wanted]
             for logs, (tokens, likeliest) in zip(seen, wanted, strict=False):
                 assert np.abs(logs[tokens].numpy() - likeliest).max() < 1e-4
