@@ -1,7 +1,8 @@
 """The engine on vLLM's core against plain forward passes, one sequence at a time."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
-from monitor.errors import ConfigurationError
+from monitor.errors import ConfigurationError, ModelError
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
-from monitor.model.engine.requests import GenerationRequest
+from monitor.model.engine.requests import GenerationRequest, Lease
 from monitor.model.offline.residuals import Harvester
 from monitor.records import (
     Action,
@@ -23,12 +24,24 @@ from monitor.records import (
     FinishReason,
     LaterProbe,
     Sampling,
+    Signal,
     SuppressionPlan,
+    WatchPlan,
     Where,
 )
-from tests.model.running import Call
+from monitor.vllm.reference import compare, reference_of
+from tests.model.running import LAYER, Call
 from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, prompt
-from tests.vllm.running import FAMILIES, clamped_reference, family, on_vllm, plain_readings, residuals, same
+from tests.vllm.running import (
+    APART,
+    FAMILIES,
+    clamped_reference,
+    family,
+    on_vllm,
+    plain_readings,
+    residuals,
+    same,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -260,6 +273,38 @@ def test_families_read_what_plain_passes_read(vllm, tmp_path, kind):
         new = ids_of(call)[len(call.ids) :]
         logits = clamped_reference(loaded, dictionary(), [*call.ids, *new], clamp)
         assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == new
+
+
+@pytest.mark.parametrize("kind", ["llama", *APART])
+def test_a_family_that_is_not_understood_is_found_at_the_start(vllm, tmp_path, kind):
+    loaded, plan = family(kind, tmp_path), WatchPlan((), (), (Signal.RESIDUAL_NORM,))
+    wanted = reference_of(SimpleNamespace(loaded=loaded, place=LAYER), prompt(3))
+    with on_vllm(loaded, tmp_path, dictionary(), plan=plan) as run:
+        wrong = pytest.raises(ModelError, match="not what a plain forward pass computes at the tapped layer")
+        with wrong if kind in APART else nullcontext():
+            lease = Lease(run.bank.first, run.bank.dismiss_first, run.bank.first_others)
+            compare(run.engine.submit, wanted, lease)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("eager", [True, pytest.param(False, id="captured")])
+def test_a_device_reads_and_edits_what_plain_passes_do(vllm, tmp_path, eager):
+    loaded, clamp = family("llama", tmp_path, "cuda"), Clamp(40, -3.0, Where.EVERYWHERE)
+    options = {"enforce_eager": eager}
+    with on_vllm(
+        loaded, tmp_path, dictionary(), clampable=[40], caching=True, options=options, limits=Limits(64, 96)
+    ) as run:
+        assert run.engine._batcher.static is not eager
+        calls = [run.call(prompt(n), new=8, clamps=[clamp] if n % 4 == 3 else []) for n in range(64)]
+        for number, call in enumerate(calls):
+            end = call.finished(600)
+            assert end.coverage.complete
+            if number % 4 != 3:
+                same(call.readings, plain_readings(loaded, dictionary(), end.ids))
+            elif new := end.ids[len(call.ids) :]:
+                logits = clamped_reference(loaded, dictionary(), end.ids, clamp)
+                assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == list(new)
 
 
 @pytest.mark.parametrize("kind", ["topk", "gated", "layer_norm"])
