@@ -296,6 +296,8 @@ def refuse_configuration(config: Any) -> None:
     parallel, scheduler = config.parallel_config, config.scheduler_config
     executor = parallel.distributed_executor_backend
     ranked = executor == RANKED
+    # Else vLLM may have chosen the executor, because of these.
+    alone = parallel.pipeline_parallel_size == parallel.data_parallel_size == 1
     refused = {
         "a tensor_parallel_size above 1 in the plug-in (use `sae-monitor serve --engine vllm`)": (
             parallel.tensor_parallel_size > 1 and not ranked
@@ -308,7 +310,7 @@ def refuse_configuration(config: Any) -> None:
         > 1,
         "several machines (nnodes above 1)": parallel.nnodes > 1,
         "a worker in a process of its own, or Ray (leave --distributed-executor-backend out; without a GPU, set "
-        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": executor not in (None, "uni") and not ranked,
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": alone and executor not in (None, "uni") and not ranked,
         "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,

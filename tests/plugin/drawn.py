@@ -18,6 +18,7 @@ PROMPTS = [
     *(f"{SILENT} {word}" for word in ("and", "the man", "of the sea", "in a house", "and so")),
 ]
 GREEDY = {"temperature": 0.0, "max_tokens": 12, "ignore_eos": True}
+LONG = GREEDY | {"max_tokens": 60}
 SEEDED = {"temperature": 1.5, "seed": 7, "max_tokens": 12, "ignore_eos": True}
 END, WORD = 2, 300
 """Of the demo pair: the token that ends a text, and an ordinary one."""
@@ -26,15 +27,15 @@ SAMPLED = {
     "top_k": SEEDED | {"top_k": 5},
     "top_p": SEEDED | {"top_p": 0.5},
     "min_p": SEEDED | {"min_p": 0.2},
-    "greedy": GREEDY,
-    "repetition_penalty": GREEDY | {"repetition_penalty": 1.8},
-    "presence_penalty": GREEDY | {"presence_penalty": 2.0},
-    "frequency_penalty": GREEDY | {"frequency_penalty": 2.0},
-    "logit_bias": GREEDY | {"logit_bias": {WORD: 100.0}},
-    "allowed_token_ids": GREEDY | {"allowed_token_ids": [WORD, WORD + 1, WORD + 2]},
-    "bad_words": GREEDY | {"bad_words": [" the", " and", " a", "."]},
-    "end": GREEDY | {"logit_bias": {END: 100.0}, "ignore_eos": False},
-    "min_tokens": GREEDY | {"logit_bias": {END: 100.0}, "ignore_eos": False, "min_tokens": 5},
+    "greedy": LONG,
+    "repetition_penalty": LONG | {"repetition_penalty": 1.8},
+    "presence_penalty": LONG | {"presence_penalty": 2.0},
+    "frequency_penalty": LONG | {"frequency_penalty": 2.0},
+    "logit_bias": LONG | {"logit_bias": {WORD: 100.0}},
+    "allowed_token_ids": LONG | {"allowed_token_ids": [WORD, WORD + 1, WORD + 2]},
+    "bad_words": LONG | {"bad_words": [" the", " and", " a", "."]},
+    "end": LONG | {"logit_bias": {END: 100.0}, "ignore_eos": False},
+    "min_tokens": LONG | {"logit_bias": {END: 100.0}, "ignore_eos": False, "min_tokens": 5},
 }
 """Settings of sampling, by the one that each is about."""
 

@@ -11,7 +11,7 @@ import torch
 from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
-from monitor.errors import ConfigurationError, ModelError
+from monitor.errors import ConfigurationError, ModelError, MonitorError
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest, Lease
@@ -461,6 +461,26 @@ def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
         ranks_in({"tensor_parallel_size": given})
     assert ranks_in(None) == ranks_in({}) == ranks_in({"tensor_parallel_size": 1}) == 1
     assert ranks_in({"tensor_parallel_size": 4}) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"enable_sleep_mode": True}, "leep mode is not supported on current platform"),
+        ({"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ({"max_num_seqs": 3}, "max_num_seqs, which the monitor sets itself; leave it out"),
+        ({"enable_lora": True}, "LoRA adapters: policies were fitted to the model without them"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative decoding"),
+        ({"runner": "pooling"}, "pooling models"),
+        ({"kv_offloading_size": 1}, "transfer of keys and values"),
+        ({"pipeline_parallel_size": 2}, r"yet: a pipeline_parallel_size above 1$"),
+        ({"data_parallel_size": 2}, r"yet: a data_parallel_size above 1$"),
+        ({"distributed_executor_backend": "ray"}, "Ray"),
+    ],
+)
+def test_what_is_not_supported_is_refused_at_the_start_by_name(llama, given, said):
+    with pytest.raises(MonitorError, match=said), on_vllm(*llama, dictionary(), options=given):
+        pass
 
 
 def drawn_alone(vllm, core, name, ids, count):
