@@ -106,6 +106,15 @@ def core_options(
     )
 
 
+def _said(error: BaseException) -> str:
+    """What an exception of vLLM says, in one line; of one that checks arguments, what is wrong with them."""
+    checked = getattr(error, "errors", None)
+    found = (
+        [str(one["msg"]) for one in checked()] if callable(checked) else str(error).strip().splitlines()[:1]
+    )
+    return "; ".join(found)
+
+
 class CoreBatcher:
     """Owns vLLM's engine core and its thread. `add` and `remove` may be called from any thread."""
 
@@ -136,9 +145,8 @@ class CoreBatcher:
         if isinstance(self._failed, MonitorError):
             raise self._failed
         if self._failed is not None:
-            what = str(self._failed).strip().splitlines() or [""]
             raise ModelError(
-                f"vLLM cannot run this model ({type(self._failed).__name__}: {what[0]})"
+                f"vLLM cannot run this model ({type(self._failed).__name__}: {_said(self._failed)})"
             ) from self._failed
 
     def stop(self, timeout: float) -> None:

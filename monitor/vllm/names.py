@@ -210,8 +210,12 @@ def why_refused(request: Any, ends: frozenset[int] | None = None) -> str:
     if asked is None:
         return "only generations are monitored; pooling is not"
     refused = {
-        "logprobs: they name tokens that were not scored": asked.logprobs is not None,
-        "prompt_logprobs: they name tokens that were not scored": asked.prompt_logprobs is not None,
+        "logprobs: they name tokens that were not scored": (
+            asked.logprobs is not None or asked.logprob_token_ids is not None
+        ),
+        "prompt_logprobs: they name tokens that were not scored": (
+            asked.prompt_logprobs is not None or asked.prompt_logprob_token_ids is not None
+        ),
         "a LoRA adapter: policies were fitted to the model without it": request.lora_request is not None,
         "images, sound and other inputs that are not text": bool(request.mm_features),
         "prompt_embeds: only tokens are scored": getattr(request, "prompt_embeds", None) is not None,
@@ -292,6 +296,8 @@ def refuse_configuration(config: Any) -> None:
     parallel, scheduler = config.parallel_config, config.scheduler_config
     executor = parallel.distributed_executor_backend
     ranked = executor == RANKED
+    # Else vLLM may have chosen the executor, because of these.
+    alone = parallel.pipeline_parallel_size == parallel.data_parallel_size == 1
     refused = {
         "a tensor_parallel_size above 1 in the plug-in (use `sae-monitor serve --engine vllm`)": (
             parallel.tensor_parallel_size > 1 and not ranked
@@ -304,13 +310,16 @@ def refuse_configuration(config: Any) -> None:
         > 1,
         "several machines (nnodes above 1)": parallel.nnodes > 1,
         "a worker in a process of its own, or Ray (leave --distributed-executor-backend out; without a GPU, set "
-        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": executor not in (None, "uni") and not ranked,
+        "VLLM_ENABLE_V1_MULTIPROCESSING=0)": alone and executor not in (None, "uni") and not ranked,
         "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
         "transfer of keys and values between servers": config.kv_transfer_config is not None,
         "Model Runner V2 (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
         "dual batch overlap": bool(getattr(parallel, "use_ubatching", False)),
+        "sleep mode, and new weights for a running model: the dictionary belongs to the weights of the start": (
+            config.model_config.enable_sleep_mode or config.weight_transfer_config is not None
+        ),
         "pooling models": config.model_config.runner_type == "pooling",
         "the fast prefill of shared caches": config.cache_config.kv_sharing_fast_prefill,
     }

@@ -80,7 +80,8 @@ def call_tap(hidden: Tensor, residual: Tensor | None, seat: int, layer: int) -> 
     """Read and clamp the residual stream behind a layer, in place.
 
     The stream is `hidden` where `residual` is None, else their sum, which vLLM forms in the next layer. Where it is
-    clamped, `hidden` becomes the clamped stream and `residual` 0, so that the sum is rounded once.
+    clamped, `hidden` becomes the clamped stream and `residual` 0, so that the sum is rounded once. Both are
+    `[rows, d_model]`, or `[1, rows, d_model]` in models that vLLM takes from transformers.
     """
     if residual is None:
         torch.ops.sae_monitor.tap_stream(hidden, seat, layer)
@@ -90,25 +91,30 @@ def call_tap(hidden: Tensor, residual: Tensor | None, seat: int, layer: int) -> 
 
 @torch.library.custom_op("sae_monitor::tap_stream", mutates_args=("hidden",))
 def _tap_stream(hidden: Tensor, seat: int, layer: int) -> None:
-    model = _seats[seat]
-    found = model.run(hidden, layer)
+    model, rows = _seats[seat], _rows(hidden)
+    found = model.run(rows, layer)
     if found is not None:
         clamped, edited = found
-        hidden.copy_(torch.where(edited, clamped, hidden))
+        hidden.copy_(torch.where(edited, clamped, rows).view_as(hidden))
     if model.shared is not None and layer == model.layer:
-        model.shared.note(hidden)
+        model.shared.note(_rows(hidden))
 
 
 @torch.library.custom_op("sae_monitor::tap_sum", mutates_args=("hidden", "residual"))
 def _tap_sum(hidden: Tensor, residual: Tensor, seat: int, layer: int) -> None:
-    model = _seats[seat]
-    found = model.run(hidden + residual, layer)
+    model, rows = _seats[seat], _rows(hidden)
+    found = model.run(rows + _rows(residual), layer)
     if found is not None:
         clamped, edited = found
-        hidden.copy_(torch.where(edited, clamped, hidden))
-        residual.masked_fill_(edited, 0)
+        hidden.copy_(torch.where(edited, clamped, rows).view_as(hidden))
+        residual.masked_fill_(edited.view(*residual.shape[:-1], 1), 0)
     if model.shared is not None and layer == model.layer:
-        model.shared.note(hidden + residual)
+        model.shared.note(_rows(hidden + residual))
+
+
+def _rows(stream: Tensor) -> Tensor:
+    """The stream as `[rows, d_model]`."""
+    return stream.reshape(-1, stream.shape[-1])
 
 
 @_tap_stream.register_fake

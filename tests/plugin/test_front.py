@@ -37,9 +37,10 @@ class Server:
     """What of vLLM's API server the plug-in changes, put back at the end of a test."""
 
     def __init__(self, names, monkeypatch):
+        from vllm import SamplingParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self.asked = SimpleNamespace(logprobs=None, prompt_logprobs=None, extra_args=None, stop_token_ids=[])
+        self.asked = SamplingParams()
         self.made = SimpleNamespace(
             sampling_params=self.asked, lora_request=None, mm_features=None, request_id="one"
         )

@@ -1,11 +1,7 @@
 """vLLM's own front end with the monitor inside: what leaves was scored, and what a policy says is done."""
 
 import json
-import os
-import subprocess
-import sys
-import urllib.request
-import warnings
+import random
 from queue import SimpleQueue
 from types import SimpleNamespace
 
@@ -13,100 +9,13 @@ import pytest
 import torch
 
 from monitor.plugin.refusals import refusal_in
-from monitor.records import Failure
-from tests.rpc.pairs import SILENT, SPEAKS, demo_scene
+from monitor.records import Clamp, Where
+from tests.plugin.drawn import SAMPLED, WORD, in_a_process
+from tests.rpc.pairs import SILENT, SPEAKS
+from tests.vllm.running import clamped_reference
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
-
-SIZES = {
-    "enforce_eager": True,
-    "block_size": 32,
-    "max_num_seqs": 8,
-    "max_num_batched_tokens": 64,
-    "max_model_len": 512,
-    "kv_cache_memory_bytes": 64 << 20,
-    "async_scheduling": False,
-    "enable_prefix_caching": True,
-}
-
-
-class Monitored:
-    """vLLM on the demo pair, with the monitor's flags."""
-
-    def __init__(self, folder, dtype="float32"):
-        self.folder, self.scene = folder, demo_scene(folder)
-        flags = self.scene.flags
-        policy = json.loads((flags["policies"] / "alerting.yaml").read_text())
-        policy["metadata"] |= {"name": "stops", "title": "stops"}
-        policy["features"] = [{"index": self.scene.blocking}]
-        policy["rules"] = [policy["rules"][0] | {"phases": ["prompt"], "action": "block"}]
-        policy["match"] = {"labels": {"strict": "yes"}}
-        (flags["policies"] / "stops.yaml").write_text(json.dumps(policy))
-        settings = {
-            "dictionary": str(flags["dictionary"]),
-            "policies": str(flags["policies"]),
-            "device": "cpu",
-            "listen": "127.0.0.1:0",
-            "metrics_listen": "127.0.0.1:0",
-            "decision_log": str(folder / "decisions"),
-            "decision_log_records": "all",
-            "reload_seconds": 0.2,
-            "vllm_plugin": True,
-            "vllm_xargs": True,
-        }
-        (folder / "settings.yaml").write_text(json.dumps(settings))
-        os.environ["SAE_MONITOR_SETTINGS"] = str(folder / "settings.yaml")
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from vllm import LLM
-
-            from monitor.plugin.front import register
-            from monitor.plugin.host import host_for
-
-            register()
-            self.llm = LLM(
-                str(flags["model"]),
-                dtype=dtype,
-                **SIZES,
-                worker_cls="monitor.plugin.worker.HostedWorker",
-                scheduler_cls="monitor.plugin.scheduler.HostedScheduler",
-            )
-        self.core = self.llm.llm_engine.engine_core.engine_core
-        self.host = host_for(None)
-        self.metrics = self.host.addresses.metrics
-
-    def ask(self, prompts, **sampling):
-        from vllm import SamplingParams
-
-        given = [prompts] if isinstance(prompts, str) else prompts
-        asked = SamplingParams(**({"temperature": 0.0, "max_tokens": 12} | sampling))
-        found = self.llm.generate(given, asked, use_tqdm=False)
-        return found[0] if isinstance(prompts, str) else found
-
-    def metric(self, name):
-        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=20) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"sae_monitor_{name}"))
-
-    def last_of(self, *prompt, **sampling):
-        """The answer to a prompt and the decision on it, which vLLM's own server does not wait for."""
-        before = len(self.decisions())
-        answer = self.ask(*prompt, **sampling)
-        wait_for(lambda: len(self.decisions()) > before)
-        return answer, self.decisions()[-1]
-
-    def decisions(self):
-        files = sorted((self.folder / "decisions").rglob("*.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def served(vllm, tmp_path_factory):
-    yield Monitored(tmp_path_factory.mktemp("plugin"))
-    os.environ.pop("SAE_MONITOR_SETTINGS")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +114,79 @@ def test_preempted_requests_end_as_those_that_never_were(served, monkeypatch):
     assert decided(before + 32) == wanted
 
 
+def test_a_request_that_its_caller_leaves_ends_and_others_go_on(served, plain):
+    from vllm import SamplingParams
+
+    engine, scheduler = served.llm.llm_engine, served.core.scheduler
+    asked = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
+    before = len(served.decisions())
+    for name in ("leaves at once", "leaves", "stays"):
+        engine.add_request(name, SILENT, asked)
+    engine.abort_request(["leaves at once"])
+    seen = {}
+    while len(seen.get("leaves", ())) < 4:
+        seen |= {out.request_id: out.outputs[0].token_ids for out in engine.step()}
+    engine.abort_request(["leaves"])
+    last = ()
+    while engine.has_unfinished_requests():
+        for out in engine.step():
+            assert out.request_id == "stays"
+            last = out
+    assert last.finished
+    assert list(last.outputs[0].token_ids) == greedy(plain, last.prompt_token_ids, 200)
+    assert list(seen["leaves"]) == list(last.outputs[0].token_ids)[: len(seen["leaves"])]
+    wait_for(lambda: len(served.decisions()) == before + 3)
+    at_once, left, stayed = sorted(
+        served.decisions()[before:], key=lambda one: one["coverage"].get("tokens_run", 0)
+    )
+    assert (at_once["finish"], left["finish"], stayed["finish"]) == ("cancelled", "cancelled", "length")
+    assert 4 < left["coverage"]["tokens_run"] < stayed["coverage"]["tokens_run"]
+    assert all(one["coverage"]["tokens_run"] == one["coverage"]["tokens_scored"] for one in (left, stayed))
+    assert not scheduler.requests
+    assert not scheduler._held
+    assert scheduler.get_kv_cache_usage() == 0
+
+
+def test_what_the_prefix_cache_evicts_is_run_and_scored_again(served, monkeypatch):
+    """Shared beginnings in a cache that holds few of them: tokens and verdicts are those without a cache."""
+    chance = random.Random(3)
+    words = SPEAKS.split() + SILENT.split()
+    beginnings = [" ".join(chance.choices(words, k=60)) for _ in range(4)]
+    prompts = [f"{chance.choice(beginnings)} {n}" for n in range(20)]
+    pool = served.core.scheduler.kv_cache_manager.block_pool
+    evict, evicted = pool._maybe_evict_cached_block, []
+    monkeypatch.setattr(
+        pool, "_maybe_evict_cached_block", lambda block: evicted.append(evict(block)) or evicted[-1]
+    )
+
+    def found(**asked):
+        answers = [served.last_of(prompt, max_tokens=3, ignore_eos=True, **asked) for prompt in prompts]
+        return [
+            (
+                list(answer.outputs[0].token_ids),
+                answer.outputs[0].finish_reason,
+                last["action"],
+                [
+                    (d["policy"], d["rule"], [e["position"] for e in d["evidence"]])
+                    for d in last.get("detections", ())
+                ],
+                last["coverage"],
+            )
+            for answer, last in answers
+        ], sum(answer.num_cached_tokens for answer, _ in answers)
+
+    held = pool.get_new_blocks(pool.get_num_free_blocks() - 12)
+    try:
+        cached, hits = found()
+    finally:
+        pool.free_blocks(held)
+    assert any(evicted), "nothing was evicted, so nothing was tested"
+    assert hits > 64, "nothing came from the cache, so nothing was tested"
+    without, hits = found(skip_reading_prefix_cache=True)
+    assert hits == 0
+    assert cached == without
+
+
 def test_stop_strings_and_stop_tokens_end_where_they_do_without_a_monitor(served):
     whole = served.ask(SILENT).outputs[0]
     word = whole.text[3:5]
@@ -226,6 +208,18 @@ def test_a_token_that_ends_a_text_is_no_ordinary_one(served):
     assert same.finish_reason in ("stop", "length")
 
 
+def test_a_text_that_repeats_itself_ends_before_the_token_that_was_not_run(served):
+    from vllm.sampling_params import RepetitionDetectionParams
+
+    again = RepetitionDetectionParams(max_pattern_size=1, min_count=4)
+    out = served.ask(SILENT, logit_bias={WORD: 100.0}, repetition_detection=again).outputs[0]
+    assert (list(out.token_ids), out.finish_reason, out.stop_reason) == (
+        [WORD] * 3,
+        "repetition",
+        "repetition_detected",
+    )
+
+
 def test_structured_output_keeps_its_form(served):
     from vllm.sampling_params import StructuredOutputsParams
 
@@ -239,6 +233,7 @@ def test_what_cannot_be_monitored_is_refused_with_the_reason(served):
     for asked, said in (
         ({"logprobs": 2}, "logprobs"),
         ({"prompt_logprobs": 2}, "prompt_logprobs"),
+        ({"logprob_token_ids": [300]}, "logprobs"),
         ({"extra_args": {"sae_monitor_policie": "x"}}, "did you mean `sae_monitor_policies`"),
     ):
         with pytest.raises(VLLMValidationError, match=said):
@@ -266,15 +261,6 @@ def test_a_policy_that_is_not_in_force_refuses_who_relies_on_it(served):
     assert "vllm_xargs.sae_monitor_policies: absent: not in force" in answer.outputs[0].stop_reason
     answer = served.ask(SILENT, extra_args={"sae_monitor_policies": ["alerting"]})
     assert answer.outputs[0].finish_reason == "length"
-
-
-def test_a_tap_that_does_not_run_lets_nothing_out(served, monkeypatch):
-    monkeypatch.setattr(served.host.runtime.tap, "apply", lambda x, buffers: None)
-    answer, last = served.last_of("another beginning", max_tokens=4)
-    assert last["failure"] == Failure.TAP_MISSED.value
-    assert answer.outputs[0].finish_reason == "error"
-    assert refusal_in(answer.outputs[0].stop_reason) == (503, "the request could not be served")
-    assert list(answer.outputs[0].token_ids) == []
 
 
 def test_metrics_have_it_all(served):
@@ -309,17 +295,29 @@ def test_vllm_ends_where_the_monitor_has_failed_though_nobody_asks(served, monke
         idle.schedule()
 
 
-def test_in_bfloat16_it_draws_what_bare_vllm_draws(vllm, tmp_path):
-    """In processes of their own, because vLLM and the monitor are each there once in a process."""
-    # The settings of the monitored engine that other tests share would make bare vLLM refuse to run unwatched.
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("SAE_MONITOR_")}
-    drawn = {}
-    for who in ("watched", "bare"):
-        (tmp_path / who).mkdir()
-        command = [sys.executable, "-m", "tests.plugin.drawn", who, str(tmp_path / who)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env=settings)
-        assert done.returncode == 0, done.stderr[-3000:]
-        drawn[who] = json.loads(done.stdout.splitlines()[-1])
-    assert drawn["watched"]["ids"] == drawn["bare"]["ids"]
-    assert drawn["watched"]["run"] == drawn["watched"]["scored"]
-    assert min(drawn["watched"]["run"]) > 12
+@pytest.mark.parametrize(
+    ("dtype", "eager"), [("bfloat16", True), ("float32", False)], ids=["bfloat16", "compiled"]
+)
+def test_it_draws_what_bare_vllm_draws_however_it_is_sampled(vllm, served, plain, tmp_path, dtype, eager):
+    bare, watched = (in_a_process(who, tmp_path, dtype, eager=eager) for who in ("bare", "watched"))
+    assert watched["ids"] == bare["ids"]
+    assert watched["run"] == watched["scored"]
+    assert min(watched["run"]) >= len(served.llm.get_tokenizer()(SILENT)["input_ids"])
+    if dtype == "bfloat16":
+        return
+    assert watched["sampled"] == bare["sampled"]
+    for name, asked in SAMPLED.items():
+        ordinary = bare["sampled"]["greedy" if asked["temperature"] == 0 else "seed"]
+        assert bare["sampled"][name] != ordinary or name in ("seed", "greedy"), f"{name} changed nothing"
+    assert watched["free"] == greedy(plain, watched["prompt"], 12)
+    assert watched["clamped"] == clamped(served, watched["prompt"], watched["clamped"]) != watched["free"]
+
+
+def clamped(served, prompt, new):
+    """What a plain model draws where the feature of policy `alerting` is clamped."""
+    parts, feature = served.scene.parts, served.scene.alerting
+    unit, clamp = float(parts.dictionary.statistics.maximum[feature]), Clamp(feature, -3.0, Where.EVERYWHERE)
+    logits = clamped_reference(
+        parts.loaded, parts.dictionary.autoencoder, [*prompt, *new], clamp, layer=parts.layer, unit=unit
+    )
+    return logits[len(prompt) - 1 : -1].argmax(-1).tolist()

@@ -27,15 +27,22 @@ def config(**changes):
         "kv_transfer_config": None,
     }
     flat |= {"use_v2_model_runner": False, "runner_type": "generate", "kv_sharing_fast_prefill": False}
+    flat |= {"enable_sleep_mode": False, "weight_transfer_config": None}
     values = parallel | flat | changes
     return SimpleNamespace(
         parallel_config=SimpleNamespace(**{name: values[name] for name in parallel}),
         scheduler_config=SimpleNamespace(async_scheduling=values["async_scheduling"]),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=values["kv_sharing_fast_prefill"]),
-        model_config=SimpleNamespace(runner_type=values["runner_type"]),
+        model_config=SimpleNamespace(**{n: values[n] for n in ("runner_type", "enable_sleep_mode")}),
         **{
             n: values[n]
-            for n in ("speculative_config", "lora_config", "kv_transfer_config", "use_v2_model_runner")
+            for n in (
+                "speculative_config",
+                "lora_config",
+                "kv_transfer_config",
+                "use_v2_model_runner",
+                "weight_transfer_config",
+            )
         },
     )
 
@@ -57,6 +64,8 @@ def config(**changes):
         ({"use_ubatching": True}, "overlap"),
         ({"runner_type": "pooling"}, "pooling"),
         ({"kv_sharing_fast_prefill": True}, "prefill"),
+        ({"enable_sleep_mode": True}, "sleep mode"),
+        ({"weight_transfer_config": object()}, "new weights"),
     ],
 )
 def test_what_is_refused(vllm, change, said):

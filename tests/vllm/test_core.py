@@ -1,6 +1,8 @@
 """The engine on vLLM's core against plain forward passes, one sequence at a time."""
 
 import threading
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +11,9 @@ import torch
 from monitor.bench.coverage import engine_of
 from monitor.bench.engines import on_vllm as bench_on_vllm
 from monitor.bench.models import MAKERS
-from monitor.errors import ConfigurationError
+from monitor.errors import ConfigurationError, ModelError, MonitorError
 from monitor.model.engine.paged import Limits
-from monitor.model.engine.requests import GenerationRequest, Released
+from monitor.model.engine.requests import GenerationRequest, Lease, Released
 from monitor.model.offline.residuals import Harvester
 from monitor.records import (
     Action,
@@ -21,12 +23,24 @@ from monitor.records import (
     FinishReason,
     LaterProbe,
     Sampling,
+    Signal,
     SuppressionPlan,
+    WatchPlan,
     Where,
 )
+from monitor.vllm.reference import compare, reference_of
 from tests.model.running import LAYER, Call
-from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, maxima, prompt
-from tests.vllm.running import FAMILIES, family, on_vllm, plain_readings, residuals, same
+from tests.model.tiny import WIDTH, Recorder, dictionary, encode_all, prompt
+from tests.vllm.running import (
+    APART,
+    FAMILIES,
+    clamped_reference,
+    family,
+    on_vllm,
+    plain_readings,
+    residuals,
+    same,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -78,28 +92,6 @@ def test_a_prompt_longer_than_a_pass_runs_in_parts(run, llama):
     assert call.finished().coverage.complete
     assert len(call.observer.blocks) > 2
     same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
-
-
-def clamped_reference(loaded, sae, ids, clamp, begin=0):
-    """Greedy continuation and residuals with a clamp in the plain model, from a position on."""
-    unit = float(maxima()[clamp.feature])
-
-    def hook(_module, _args, out):
-        x = out[0] if isinstance(out, tuple) else out
-        a = encode_all(sae, x[0]).float()
-        which = torch.arange(len(a)) >= max(1, begin)
-        if clamp.where is Where.ACTIVE:
-            which &= a[:, clamp.feature] > 0
-        delta = (clamp.target * unit - a[:, clamp.feature])[:, None] * sae.decoder[clamp.feature][None]
-        edited = x + torch.where(which[:, None], delta, 0.0)[None]
-        return (edited, *out[1:]) if isinstance(out, tuple) else edited
-
-    handle = loaded.layers[LAYER].register_forward_hook(hook)
-    try:
-        with torch.no_grad():
-            return loaded.model(input_ids=torch.tensor([list(ids)])).logits[0]
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("where", list(Where))
@@ -282,6 +274,38 @@ def test_families_read_what_plain_passes_read(vllm, tmp_path, kind):
         assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == new
 
 
+@pytest.mark.parametrize("kind", ["llama", *APART])
+def test_a_family_that_is_not_understood_is_found_at_the_start(vllm, tmp_path, kind):
+    loaded, plan = family(kind, tmp_path), WatchPlan((), (), (Signal.RESIDUAL_NORM,))
+    wanted = reference_of(SimpleNamespace(loaded=loaded, place=LAYER), prompt(3))
+    with on_vllm(loaded, tmp_path, dictionary(), plan=plan) as run:
+        wrong = pytest.raises(ModelError, match="not what a plain forward pass computes at the tapped layer")
+        with wrong if kind in APART else nullcontext():
+            lease = Lease(run.bank.first, run.bank.dismiss_first, run.bank.first_others)
+            compare(run.engine.submit, wanted, lease)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("eager", [True, pytest.param(False, id="captured")])
+def test_a_device_reads_and_edits_what_plain_passes_do(vllm, tmp_path, eager):
+    loaded, clamp = family("llama", tmp_path, "cuda"), Clamp(40, -3.0, Where.EVERYWHERE)
+    options = {"enforce_eager": eager}
+    with on_vllm(
+        loaded, tmp_path, dictionary(), clampable=[40], caching=True, options=options, limits=Limits(64, 96)
+    ) as run:
+        assert run.engine._batcher.static is not eager
+        calls = [run.call(prompt(n), new=8, clamps=[clamp] if n % 4 == 3 else []) for n in range(64)]
+        for number, call in enumerate(calls):
+            end = call.finished(600)
+            assert end.coverage.complete
+            if number % 4 != 3:
+                same(call.readings, plain_readings(loaded, dictionary(), end.ids))
+            elif new := end.ids[len(call.ids) :]:
+                logits = clamped_reference(loaded, dictionary(), end.ids, clamp)
+                assert logits[len(call.ids) - 1 : -1].argmax(-1).tolist() == list(new)
+
+
 @pytest.mark.parametrize("kind", ["topk", "gated", "layer_norm"])
 def test_dictionaries_of_other_kinds(llama, kind):
     loaded, _ = llama
@@ -355,26 +379,48 @@ def test_a_probe_at_a_layer_without_an_operator_never_looks_as_if_it_held(llama)
     assert not found.held
 
 
-def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
-    subject, exact = (MAKERS["demo"]("cpu", dtype) for dtype in ("bfloat16", "float32"))
-    subject.loaded.model.save_pretrained(tmp_path)
-    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
-    options = {"enforce_eager": True, "block_size": 32}
-    from monitor.vllm.core import CoreOptions
+class Beside:
+    """The pair `tiny` in bare vLLM, and then with the monitor inside, both without a cache of prefixes."""
 
-    core = vllm.bare_core(CoreOptions(tmp_path, "bfloat16", 512, 256, False, 64 << 20, options), 16)
-    bare = [drawn_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
-    core.shutdown()
-    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
-    with engine_of(subject, 16, None, batcher) as (engine, watched):
-        engine._end_ids = frozenset()
-        calls = [Call(ids, Recorder()) for ids in asked]
-        for number, call in enumerate(calls):
-            wanted = Sampling(max_new_tokens=16)
-            engine.submit(
-                GenerationRequest(str(number), call.ids, wanted, call.observer, call.observer), call.emit
-            )
-            assert call.finished().coverage.complete
+    def __init__(self, vllm, folder, dtype, *, eager=True):
+        self.vllm, self.folder, self.dtype = vllm, folder, dtype
+        self.options = {"enforce_eager": eager, "block_size": 32}
+        self.subject = MAKERS["demo"]("cpu", dtype)
+        self.subject.loaded.model.save_pretrained(folder)
+
+    def bare(self, asked, run):
+        """What `run` finds of each request, which runs by itself."""
+        from monitor.vllm.core import CoreOptions
+
+        options = CoreOptions(self.folder, self.dtype, 512, 256, False, 64 << 20, self.options)
+        core = self.vllm.bare_core(options, 16)
+        found = [run(self.vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+        core.shutdown()
+        return found
+
+    @contextmanager
+    def watched(self):
+        """A function that runs one request to its end, and what is watched."""
+        batcher = bench_on_vllm(self.subject, self.folder, caching=False, more=self.options)
+        with engine_of(self.subject, 16, None, batcher) as (engine, watched):
+            engine._end_ids = frozenset()
+
+            def run(name, ids, **options):
+                call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
+                request = GenerationRequest(name, call.ids, sampling, call.observer, call.observer, **options)
+                engine.submit(request, call.emit)
+                assert call.finished().coverage.complete
+                return call
+
+            yield run, watched
+
+
+def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
+    beside, exact = Beside(vllm, tmp_path, "bfloat16"), MAKERS["demo"]("cpu", "float32")
+    asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
+    bare = beside.bare(asked, drawn_alone)
+    with beside.watched() as (run, watched):
+        calls = [run(str(number), ids) for number, ids in enumerate(asked)]
     assert [list(call.finished().ids[len(call.ids) :]) for call in calls] == bare
     for call in calls:
         found, wanted = call.readings[1:], exact_readings(exact, watched, call.finished().ids)[1:]
@@ -386,24 +432,12 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
 
 @pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
 def test_without_clamps_log_probabilities_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, eager):
-    subject = MAKERS["demo"]("cpu", "float32")
-    subject.loaded.model.save_pretrained(tmp_path)
+    beside = Beside(vllm, tmp_path, "float32", eager=eager)
     asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(8)]
-    options = {"enforce_eager": eager, "block_size": 32}
-    from monitor.vllm.core import CoreOptions
-
-    core = vllm.bare_core(CoreOptions(tmp_path, "float32", 512, 256, False, 64 << 20, options), 16)
-    bare = [likeliest_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
-    core.shutdown()
-    batcher = bench_on_vllm(subject, tmp_path, caching=False, more=options)
-    with engine_of(subject, 16, None, batcher) as (engine, _):
-        engine._end_ids = frozenset()
+    bare = beside.bare(asked, likeliest_alone)
+    with beside.watched() as (run, _):
         for number, (ids, wanted) in enumerate(zip(asked, bare, strict=True)):
-            call, sampling = Call(ids, Recorder()), Sampling(max_new_tokens=16)
-            request = GenerationRequest(
-                str(number), call.ids, sampling, call.observer, call.observer, logprobs=10
-            )
-            engine.submit(request, call.emit)
+            call = run(str(number), ids, logprobs=10)
             assert list(call.finished().ids[len(ids) :]) == [int(tokens[0]) for tokens, _ in wanted]
             found = [one for event in call.events if isinstance(event, Released) for one in event.logprobs]
             assert len(found) == len(wanted) == 16
@@ -420,6 +454,26 @@ def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
         ranks_in({"tensor_parallel_size": given})
     assert ranks_in(None) == ranks_in({}) == ranks_in({"tensor_parallel_size": 1}) == 1
     assert ranks_in({"tensor_parallel_size": 4}) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"enable_sleep_mode": True}, "leep mode is not supported on current platform"),
+        ({"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ({"max_num_seqs": 3}, "max_num_seqs, which the monitor sets itself; leave it out"),
+        ({"enable_lora": True}, "LoRA adapters: policies were fitted to the model without them"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative decoding"),
+        ({"runner": "pooling"}, "pooling models"),
+        ({"kv_offloading_size": 1}, "transfer of keys and values"),
+        ({"pipeline_parallel_size": 2}, r"yet: a pipeline_parallel_size above 1$"),
+        ({"data_parallel_size": 2}, r"yet: a data_parallel_size above 1$"),
+        ({"distributed_executor_backend": "ray"}, "Ray"),
+    ],
+)
+def test_what_is_not_supported_is_refused_at_the_start_by_name(llama, given, said):
+    with pytest.raises(MonitorError, match=said), on_vllm(*llama, dictionary(), options=given):
+        pass
 
 
 def drawn_alone(vllm, core, name, ids, count):

@@ -26,7 +26,7 @@ from monitor.records import Clamp, FinishReason, Sampling, Where
 from tests.children import ending
 from tests.model.running import Call
 from tests.model.tiny import Recorder
-from tests.vllm.running import same
+from tests.vllm.running import clamped_reference, same
 from tests.vllm.test_ranks import alive
 from tests.waiting import wait_for
 
@@ -61,23 +61,13 @@ class Spread:
     def logits(self, ids: tuple[int, ...], clamp: Clamp | None = None) -> torch.Tensor:
         """`[tokens, vocabulary]` of a plain pass, in which one feature is clamped behind the first token."""
         subject = self.subject
-        layer = subject.loaded.layers[subject.layer]
-
-        def edit(_module: Any, _args: Any, out: Any) -> Any:
-            x = out[0] if isinstance(out, tuple) else out
-            activation = subject.autoencoder.encode(x[0].float())[:, clamp.feature]
-            delta = clamp.target * subject.maximum[clamp.feature] - activation
-            delta[0] = 0
-            edited = x + (delta[:, None] * subject.autoencoder.decoder[clamp.feature])[None]
-            return (edited, *out[1:]) if isinstance(out, tuple) else edited
-
-        handle = layer.register_forward_hook(edit) if clamp else None
-        try:
+        if clamp is None:
             with torch.no_grad():
                 return subject.loaded.model(input_ids=torch.tensor([list(ids)])).logits[0]
-        finally:
-            if handle:
-                handle.remove()
+        unit = float(subject.maximum[clamp.feature])
+        return clamped_reference(
+            subject.loaded, subject.autoencoder, ids, clamp, layer=subject.layer, unit=unit
+        )
 
     def check(self, call: Call, *clamps: Clamp) -> None:
         """All tokens of a call were read and scored, and each is the one that the plain model draws."""

@@ -91,7 +91,7 @@ def test_blocks_are_named_by_tokens_salt_and_what_came_before(vllm):
 
 
 def test_what_is_refused_is_called_by_its_setting(vllm):
-    from vllm.config import CacheConfig, ParallelConfig, SchedulerConfig, VllmConfig
+    from vllm.config import CacheConfig, ModelConfig, ParallelConfig, SchedulerConfig, VllmConfig
 
     fields = lambda kind: set(kind.__dataclass_fields__)  # noqa: E731
     assert {
@@ -104,9 +104,14 @@ def test_what_is_refused_is_called_by_its_setting(vllm):
     } <= fields(ParallelConfig)
     assert "async_scheduling" in fields(SchedulerConfig)
     assert "kv_sharing_fast_prefill" in fields(CacheConfig)
-    assert {"speculative_config", "lora_config", "kv_transfer_config", "additional_config"} <= fields(
-        VllmConfig
-    )
+    assert {
+        "speculative_config",
+        "lora_config",
+        "kv_transfer_config",
+        "weight_transfer_config",
+        "additional_config",
+    } <= fields(VllmConfig)
+    assert "enable_sleep_mode" in fields(ModelConfig)
     assert hasattr(ParallelConfig, "use_ubatching")
     assert "additional_config" in source(VllmConfig.compute_hash)
 
@@ -245,6 +250,15 @@ class TestSeveralRanks:
         with pytest.raises(ConfigurationError, match=why):
             vllm.refuse_configuration(config)
 
+    def test_vllms_own_executor_over_ray_runs_on_no_cpu(self, vllm):
+        """The guide says so; where this changes, it can be tried."""
+        from vllm.platforms import current_platform
+        from vllm.v1.executor import ray_utils
+
+        assert "does not support ray" in source(ray_utils.initialize_ray_cluster)
+        if current_platform.is_cpu():
+            assert not current_platform.ray_device_key
+
     def test_what_is_left_of_ranks_that_were_killed(self, vllm, tmp_path):
         rendezvous = tmp_path / "vllm_dist_0123"
         rendezvous.touch()
@@ -275,6 +289,7 @@ def configuration(executor):
         lora_config=None,
         kv_transfer_config=None,
         use_v2_model_runner=False,
-        model_config=SimpleNamespace(runner_type="generate"),
+        model_config=SimpleNamespace(runner_type="generate", enable_sleep_mode=False),
+        weight_transfer_config=None,
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
     )

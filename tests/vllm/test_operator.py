@@ -50,15 +50,17 @@ def test_reads_what_the_hook_reads_and_leaves_the_stream_alone():
     assert torch.equal(residual, torch.ones_like(x))
 
 
+@pytest.mark.parametrize("shape", [(ROWS, WIDTH), (1, ROWS, WIDTH)], ids=["rows", "one batch of rows"])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_clamps_the_rows_of_one_request_and_no_bit_of_the_others(parts):
+def test_clamps_the_rows_of_one_request_and_no_bit_of_the_others(parts, shape):
     tap, buffers = tap_with([Clamp(40, -2.0, Where.EVERYWHERE)])
     x = stream()
     hidden, residual = (x.clone(), None) if parts == 1 else (x - 1, torch.ones_like(x))
     before = hidden.clone()
     whole = before.clone() if residual is None else hidden + residual
     wanted = tap.apply(whole.clone(), buffers)
-    call_tap(hidden, residual, take_seat(Seat(tap, 2)), 2)
+    given = [None if part is None else part.view(shape) for part in (hidden, residual)]
+    call_tap(*given, take_seat(Seat(tap, 2)), 2)
     after = hidden if residual is None else hidden + residual
     assert torch.equal(after[1:3], wanted[1:3])
     assert not torch.equal(after[1:3], whole[1:3])
@@ -86,7 +88,9 @@ def test_a_compiler_sees_that_the_stream_changes():
     seat = take_seat(Seat(tap, 2))
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.sae_monitor.tap_sum, (stream(), stream(1), seat, 2), test_utils=checks)
-    torch.library.opcheck(torch.ops.sae_monitor.tap_stream, (stream(), seat, 2), test_utils=checks)
+    for shape in ((ROWS, WIDTH), (1, ROWS, WIDTH)):
+        given = (stream().view(shape), seat, 2)
+        torch.library.opcheck(torch.ops.sae_monitor.tap_stream, given, test_utils=checks)
 
 
 def test_a_seat_keeps_its_number():

@@ -110,6 +110,16 @@ def test_the_openai_door_tells_log_probabilities(live):
     assert greedy == told["logprobs"]["token_logprobs"]
 
 
+def test_several_answers_to_one_prompt(live):
+    asked = {"model": "tiny", "prompt": SILENT, "max_tokens": 6, "temperature": 1.0, "seed": 5}
+    several = live.post("/v1/completions", n=3, **asked)
+    texts = [choice["text"] for choice in several["choices"]]
+    assert len(set(texts)) == 3
+    covered = [verdict["coverage"] for verdict in several["sae_monitor"]["verdicts"]]
+    assert len(covered) == 3
+    assert all(one["tokens_run"] == one["tokens_scored"] > 6 for one in covered)
+
+
 def test_a_probe_at_a_layer_that_was_not_compiled_in_is_refused_by_name(vllm):
     from monitor.vllm.runtime import CoreRuntime
 
