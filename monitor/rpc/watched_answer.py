@@ -45,7 +45,8 @@ class RequestWatches:
     def __init__(self, watches: Watches, mode: str, seconds: float) -> None:
         """`mode`: how text is held, for the decision log; `seconds`: longest time in which nothing is read."""
         self._watches, self._mode, self._seconds = watches, mode, seconds
-        self._opened = 0
+        self._opened: list[AnswerWatch] = []
+        self._upstream_request_id = ""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> RequestWatches:
@@ -59,11 +60,17 @@ class RequestWatches:
         """A watch that has read nothing yet. Raises as `Watches.open`."""
         stack = await self._stack.enter_async_context(AsyncExitStack())
         watch = await stack.enter_async_context(
-            self._watches.open(asked, seconds=self._seconds, expected=expected, number=self._opened)
+            self._watches.open(asked, seconds=self._seconds, expected=expected, number=len(self._opened))
         )
-        self._opened += 1
-        watch.mode = self._mode
+        self._opened.append(watch)
+        watch.mode, watch.upstream_request_id = self._mode, self._upstream_request_id
         return OpenedWatch(watch, stack)
+
+    def answered(self, upstream_request_id: str) -> None:
+        """Another server answers, and calls the request this."""
+        self._upstream_request_id = upstream_request_id
+        for watch in self._opened:
+            watch.upstream_request_id = upstream_request_id
 
 
 class CallVerdict(NamedTuple):

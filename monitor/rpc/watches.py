@@ -70,6 +70,8 @@ class AnswerWatch:
         """Characters of the answer that left before they were read."""
         self.mode = ""
         """How the answer was held, for the record of the decision."""
+        self.upstream_request_id = ""
+        """The id that the server which answers gave to the request, for that record too."""
         self._runtime, self._metrics, self._judge, self._entry = runtime, metrics, judge, entry
         self._prompt, self._patience = prompt, patience
         self._request_id = current_call().request_id
@@ -187,7 +189,7 @@ class AnswerWatch:
         coverage = self._coverage
         if self._lost:
             coverage = replace(coverage, tokens_run=max(coverage.tokens_run, len(self._ids)))
-        self._entry.mode = self.mode
+        self._entry.mode, self._entry.upstream_request_id = self.mode, self.upstream_request_id
         self._entry.finish = Finished(last, coverage, self._released_position(), self.tokens)
         verdict = conclude(
             self._judge,

@@ -14,9 +14,12 @@ from monitor.cli.show.console import stdout_console
 from monitor.cli.streams import stopping
 from monitor.errors import InputError
 from monitor.telemetry.decisions import reader
+from monitor.telemetry.decisions.record import DecisionRecord
 
 _SHORTEST = 4
 """Characters of a request id."""
+_NAMED = 10
+"""Records that are named where an id stands for several."""
 
 
 def tail(
@@ -46,7 +49,8 @@ def show(
         str,
         typer.Argument(
             metavar="ID|NUMBER",
-            help="The id of a request or at least four characters of its beginning, or the number of a record.",
+            help="The id of a request or at least four characters of its beginning, also the one that the server "
+            "behind a guard gave it; or the number of a record.",
         ),
     ],
     log: Log = None,
@@ -58,12 +62,15 @@ def show(
         found = [
             (content, record)
             for content, record in decisions(reader.read(folder))
-            if record is not None and _is(which, content["seq"], record.request_id)
+            if record is not None and _is(which, content["seq"], record)
         ]
     if not found:
         raise InputError(f"{folder} has no decision {which}; `sae-monitor decisions tail` lists the last")
     if len(found) > 1:
-        raise InputError(f"{which} is the beginning of {len(found)} request ids; write more of it")
+        numbers = ", ".join(str(content["seq"]) for content, _ in found[:_NAMED])
+        raise InputError(
+            f"{which} is the beginning of ids in {len(found)} records; write more, or the number of one: {numbers}"
+        )
     (content, record), console = found[0], stdout_console()
     if json:
         typer.echo(view.as_json(content))
@@ -71,11 +78,12 @@ def show(
         console.print(view.whole(content, record))
 
 
-def _is(which: str, seq: int, request_id: str) -> bool:
+def _is(which: str, seq: int, record: DecisionRecord) -> bool:
     number = which.removeprefix("#")
     if number.isdigit() and len(number) < _SHORTEST * 2 and int(number) == seq:
         return True
-    return len(which) >= _SHORTEST and request_id.startswith(which)
+    ids = record.request_id, record.upstream_request_id
+    return len(which) >= _SHORTEST and any(one.startswith(which) for one in ids)
 
 
 def check(log: Log = None) -> None:

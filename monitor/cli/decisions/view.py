@@ -103,6 +103,7 @@ def _head(content: Mapping[str, Any], record: DecisionRecord) -> Text:
         "session": record.session,
         "labels": ", ".join(f"{key}={value}" for key, value in content.get("labels", {}).items()),
         "trace": record.trace_id,
+        "upstream": record.upstream_request_id,
         "prompt": f"{prompt.get('tokens')} tokens, {str(prompt.get('hmac'))[:16]}… with key {prompt.get('key')}",
         "response": f"{record.tokens_generated} tokens" if record.tokens_generated else "",
         "replay": replayable(content),

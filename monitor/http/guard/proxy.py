@@ -196,6 +196,7 @@ class GuardProxy:
         """Ask the upstream server, and pass its answer on as far as it may leave."""
         sent = dumps({name: value for name, value in body.items() if name != EXTENSION})
         async with self._upstream.answer(_as_json(exchange.scope), sent) as found:
+            session.answered(found.request_id)
             if found.status >= 400:
                 await self._failed_upstream(exchange, session, found)
             elif not found.readable:

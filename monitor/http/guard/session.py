@@ -83,6 +83,10 @@ class GuardSession:
             with self._waits.waiting(self._contract, Phase.PROMPT, lambda: self.calls.result):
                 await self.calls.read()
 
+    def answered(self, upstream_request_id: str) -> None:
+        """The upstream server answers, and calls the request this."""
+        self._watches.answered(upstream_request_id)
+
     async def choice(self, index: int) -> GuardedChoice:
         """A choice, whose prompt was read. One that nobody asked for answers the last prompt."""
         if index not in self.choices:

@@ -43,6 +43,8 @@ _OF_BODY = frozenset(
 """Headers of an answer that describe its body as it came, and are wrong of one that is written anew."""
 _INFLATES = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that can be read, and how zlib calls them."""
+_LONGEST_ID = 128
+"""Characters of an id that the upstream server gives to a request; a longer one is not logged."""
 MOST_BYTES = 64 << 20
 """Of an answer in one piece, and of one event of a stream."""
 
@@ -124,6 +126,12 @@ class UpstreamAnswer:
     def kind(self) -> str:
         """Its content type, without parameters."""
         return str(self._response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+    @property
+    def request_id(self) -> str:
+        """What it calls the request (`x-request-id`); empty where that is missing or no text of an id's length."""
+        found = str(self._response.headers.get("x-request-id", ""))
+        return found if len(found) <= _LONGEST_ID and found.isascii() and found.isprintable() else ""
 
     @property
     def encoding(self) -> str:

@@ -70,6 +70,8 @@ class Entry:
         self.session = ""
         self.mode = ""
         """How the text of another server was held while it was scored; empty for text of this one."""
+        self.upstream_request_id = ""
+        """The id that the other server gave to the request."""
         self.trail: Trail | None = None
         self.verdict: Verdict | None = None
         self.finish: Finished | None = None
@@ -123,6 +125,7 @@ class Entry:
             session=self.session,
             caller=self._caller,
             mode=self.mode,
+            upstream_request_id=self.upstream_request_id,
         )
 
     def notable(self, made: DecisionRecord) -> bool:

@@ -51,6 +51,7 @@ def attributes(
     optional = {
         "gen_ai.conversation.id": made.session,
         "sae_monitor.caller": made.caller,
+        "sae_monitor.upstream_request_id": made.upstream_request_id,
         "sae_monitor.failure": "" if made.failure is None else made.failure.value,
     }
     return found | {key: value for key, value in optional.items() if value} | _sampling(sampling)

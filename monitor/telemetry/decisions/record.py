@@ -51,6 +51,8 @@ class DecisionRecord:
     caller: str = ""
     mode: str = ""
     """How the text of another server was held while it was scored: `hold`, `sample` or `end`; else empty."""
+    upstream_request_id: str = ""
+    """The id that another server gave to the request which it answered (`x-request-id`); empty where it gave none."""
 
     @property
     def notable(self) -> bool:

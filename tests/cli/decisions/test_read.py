@@ -107,10 +107,14 @@ def test_the_log_that_was_read_is_as_it_was(logged):
         ("3f2", False),
         ("9b", False),
         ("3f2b", False),
+        ("req-", True),
+        ("req-8", True),
+        ("req-9", False),
     ],
 )
 def test_a_record_is_named_by_its_number_or_the_beginning_of_its_request(which, named):
-    assert read_command._is(which, 12, "3f2a9b77") is named
+    record = dataclasses.replace(RECORD, request_id="3f2a9b77", upstream_request_id="req-81")
+    assert read_command._is(which, 12, record) is named
 
 
 def test_a_beginning_that_several_have_is_not_enough(run, tmp_path):
@@ -121,5 +125,5 @@ def test_a_beginning_that_several_have_is_not_enough(run, tmp_path):
     decisions.close()
     done = run("decisions", "show", "abcd", "--log", tmp_path)
     assert done.exit_code == 2
-    assert "abcd is the beginning of 2 request ids; write more of it" in done.stderr
+    assert "abcd is the beginning of ids in 2 records; write more, or the number of one: 1, 2" in done.stderr
     assert run("decisions", "show", "abcd2", "--log", tmp_path).exit_code == 0

@@ -10,10 +10,11 @@ import openai
 import pytest
 
 from monitor.records import Action
+from monitor.telemetry.decisions.reader import read
 from tests.http.conftest import DEADLINE
 from tests.http.contracts.published import OPENAI, PublishedContract
 from tests.http.guard.conftest import guarding
-from tests.http.guard.upstream import chat, upstream
+from tests.http.guard.upstream import chat, chunk, upstream
 from tests.rpc.fake import policies
 from tests.waiting import wait_for
 
@@ -276,6 +277,32 @@ def test_errors_of_the_upstream_server_come_through(guard, behind, status):
     assert failed.value.status_code == status
     assert failed.value.response.headers["retry-after"] == "7"
     assert failed.value.response.headers["x-request-id"] == "up-1"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("header", "logged"),
+    [("x-request-id: req-81", "req-81"), ("x-request-id: " + "a" * 129, None), ("x-other: 1", None)],
+)
+def test_what_the_upstream_server_calls_a_request_is_in_the_decision_log(
+    behind, tmp_path, header, logged, stream
+):
+    def script(reply):
+        if not stream:
+            reply.whole(chat("calm and quiet"), 200, header)
+            return
+        reply.stream(header)
+        reply.event(chunk({"content": "calm"}))
+        reply.event(chunk({}, "stop"))
+        reply.chunk(b"data: [DONE]\n\n")
+        reply.end()
+
+    with guarding(behind, decision_log=tmp_path, decision_log_records="all") as guard:
+        behind.script = script
+        answer = guard.chat("hello", stream=stream)
+        assert list(answer) if stream else answer
+    (content,) = (found for found in read(tmp_path) if found.get("kind") == "decision")
+    assert content.get("upstream_request_id") == logged
 
 
 def test_an_upstream_server_that_is_gone():
