@@ -426,9 +426,12 @@ class CachedBlocks:
         del request.block_hashes[tokens // self.size :]
         request.update_block_hashes()
 
-    def _found(self, request: Any) -> Any:
-        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends."""
-        blocks, tokens, boundary = self._computed(request)
+    def _found(self, request: Any, *most: Any) -> Any:
+        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends.
+
+        From vLLM 0.33 on it is told how long a hit may be.
+        """
+        blocks, tokens, boundary = self._computed(request, *most)
         reach = self._reach(request.request_id, request.block_hashes, tokens) if tokens else 0
         if reach >= tokens:
             return blocks, tokens, boundary
