@@ -79,8 +79,11 @@ __all__ = [
 RANKED = "monitor.vllm.executor.RankedExecutor"
 """The executor with which the monitor runs several ranks, as vLLM's `distributed_executor_backend`."""
 
-TESTED = ("0.32.",)
-"""Versions of vLLM, by how they begin, that the contract tests and the others were run with."""
+TESTED = ("0.32.", "0.33.")
+"""Versions of vLLM, by how they begin, that the contract tests and the others were run with.
+
+Of 0.33 there is no build for CPUs: its Python code was run on the CPU kernels of 0.32.
+"""
 
 
 def check_version(version: str = VERSION) -> None:
@@ -426,9 +429,12 @@ class CachedBlocks:
         del request.block_hashes[tokens // self.size :]
         request.update_block_hashes()
 
-    def _found(self, request: Any) -> Any:
-        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends."""
-        blocks, tokens, boundary = self._computed(request)
+    def _found(self, request: Any, *most: Any) -> Any:
+        """As `get_computed_blocks`: blocks, how many tokens they hold, and where a shared prefix ends.
+
+        From vLLM 0.33 on it is told how long a hit may be.
+        """
+        blocks, tokens, boundary = self._computed(request, *most)
         reach = self._reach(request.request_id, request.block_hashes, tokens) if tokens else 0
         if reach >= tokens:
             return blocks, tokens, boundary

@@ -19,6 +19,25 @@ SIZES = {
 }
 
 
+def written_settings(folder, flags):
+    """The file of settings of the monitor, written."""
+    settings = {
+        "dictionary": str(flags["dictionary"]),
+        "policies": str(flags["policies"]),
+        "device": "cpu",
+        "listen": "127.0.0.1:0",
+        "metrics_listen": "127.0.0.1:0",
+        "decision_log": str(folder / "decisions"),
+        "decision_log_records": "all",
+        "reload_seconds": 0.2,
+        "vllm_plugin": True,
+        "vllm_xargs": True,
+    }
+    path = folder / "settings.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
 class Monitored:
     """vLLM with the monitor's flags. Once in a process."""
 
@@ -33,20 +52,7 @@ class Monitored:
         (flags["policies"] / "stops.yaml").write_text(json.dumps(policy))
         if not blocks:
             (flags["policies"] / "blocking.yaml").unlink()
-        settings = {
-            "dictionary": str(flags["dictionary"]),
-            "policies": str(flags["policies"]),
-            "device": "cpu",
-            "listen": "127.0.0.1:0",
-            "metrics_listen": "127.0.0.1:0",
-            "decision_log": str(folder / "decisions"),
-            "decision_log_records": "all",
-            "reload_seconds": 0.2,
-            "vllm_plugin": True,
-            "vllm_xargs": True,
-        }
-        (folder / "settings.yaml").write_text(json.dumps(settings))
-        os.environ["SAE_MONITOR_SETTINGS"] = str(folder / "settings.yaml")
+        os.environ["SAE_MONITOR_SETTINGS"] = str(written_settings(folder, flags))
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

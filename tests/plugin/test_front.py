@@ -1,15 +1,29 @@
 """What the plug-in does in vLLM's API server."""
 
 import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+from monitor.model.load.model import load_model
 from monitor.plugin import front
 from monitor.plugin.refusals import Refusal
 from monitor.telemetry.metrics import server_state as metrics
+from tests.children import ending
+from tests.deploy.processes import free_port
+from tests.plugin.monitored import written_settings
+from tests.rpc.pairs import SILENT, demo_scene
+from tests.waiting import wait_for
 
 
 def config(worker=front.WORKER, scheduler=front.SCHEDULER):
@@ -152,3 +166,94 @@ def test_the_flags_name_what_is_there(vllm):
     from monitor.plugin.worker import HostedWorker
 
     assert front.why_unmonitored(config(HostedWorker, HostedScheduler)) == ""
+
+
+@contextmanager
+def serving(folder):
+    """`vllm serve` on the demo pair with the plug-in: its process, and its address."""
+    scene, port = demo_scene(folder), free_port()
+    # Nothing blocks here: what ends a stream is what the test does.
+    (scene.flags["policies"] / "blocking.yaml").unlink()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("SAE_MONITOR_")
+    } | {
+        "SAE_MONITOR_SETTINGS": str(written_settings(folder, scene.flags)),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    command = [sys.executable, "-c", "from vllm.entrypoints.cli.main import main; main()", "serve"]
+    command += [str(scene.flags["model"]), "--served-model-name=tiny", "--host=127.0.0.1", f"--port={port}"]
+    command += [
+        "--dtype=float32",
+        "--enforce-eager",
+        f"--kv-cache-memory-bytes={64 << 20}",
+        "--no-async-scheduling",
+    ]
+    command += [
+        "--gpu-memory-utilization=0.1",
+        f"--worker-cls={front.WORKER}",
+        f"--scheduler-cls={front.SCHEDULER}",
+    ]
+    said = (folder / "vllm.log").open("w")
+    with (
+        said,
+        ending(
+            subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, text=True, env=environment)
+        ) as process,
+    ):
+        wait_for(lambda: process.poll() is not None or answers(f"http://127.0.0.1:{port}/health"), 900)
+        assert process.poll() is None, (folder / "vllm.log").read_text()[-3000:]
+        yield process, f"http://127.0.0.1:{port}"
+
+
+def answers(url):
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def engine_core(pid):
+    """The process of vLLM's engine core."""
+    found = [
+        int(child)
+        for path in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in path.read_text().split()
+    ]
+    (core,) = [child for child in found if b"EngineCore" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return core
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_engine_that_is_killed_ends_streams_and_vllm(vllm, tmp_path):
+    """`vllm serve` for real: what was streamed is the beginning of what the model says, and no more comes."""
+    with serving(tmp_path) as (process, url):
+        with urllib.request.urlopen(f"{url}/metrics", timeout=20) as answer:
+            assert "sae_monitor_vllm_watched 1.0" in answer.read().decode()
+        asked = {"model": "tiny", "prompt": SILENT, "max_tokens": 400, "temperature": 0, "ignore_eos": True}
+        request = urllib.request.Request(
+            f"{url}/v1/completions",
+            json.dumps(asked | {"stream": True, "return_token_ids": True}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        tokens, others, core = [], [], engine_core(process.pid)
+        with urllib.request.urlopen(request, timeout=120) as stream:
+            for line in stream:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line.removeprefix(b"data: "))
+                if "choices" not in event:
+                    others.append(event)
+                    continue
+                tokens += event["choices"][0]["token_ids"]
+                if len(tokens) == 5:
+                    os.kill(core, signal.SIGKILL)
+        assert 5 <= len(tokens) < 400
+        assert [event["error"]["code"] for event in others] == [500]
+        process.wait(120)
+        assert not answers(f"{url}/health")
+    loaded = load_model(demo_scene(tmp_path / "again").flags["model"], device="cpu", dtype="float32")
+    given = loaded.tokenizer(SILENT)["input_ids"]
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor([[*given, *tokens]])).logits[0]
+    assert logits[len(given) - 1 : -1].argmax(-1).tolist() == tokens
