@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2 as httpx
@@ -30,10 +30,18 @@ class Served:
     runtime: FakeRuntime
     addresses: Addresses
     server: Server
+    clients: list[openai.OpenAI] = field(default_factory=list, kw_only=True)
+    """To be closed before the server is."""
 
     def client(self, **changes: Any) -> openai.OpenAI:
         options = {"api_key": "none", "max_retries": 0, "timeout": DEADLINE} | changes
-        return openai.OpenAI(base_url=f"{self.addresses.http}/v1", **options)
+        self.clients.append(openai.OpenAI(base_url=f"{self.addresses.http}/v1", **options))
+        return self.clients[-1]
+
+    def close(self) -> None:
+        """Close all clients. A socket that is left to the collector of garbage fails whichever test runs then."""
+        for client in self.clients:
+            client.close()
 
     def chat(self, text: str, **fields: Any) -> Any:
         options = {"model": MODEL, "temperature": 0, "max_tokens": 6} | fields
@@ -79,8 +87,8 @@ def serving(
     runtime = runtime or FakeRuntime(chosen.watch)
     options = {"http_listen": "127.0.0.1:0", "served_model_name": MODEL} | changes
     server = Server(settings(**options), runtime, chosen, door=HttpDoor)
-    with run_in_background(server, grace) as addresses:
-        yield Served(runtime, addresses, server)
+    with run_in_background(server, grace) as addresses, closing(Served(runtime, addresses, server)) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import openai
@@ -13,7 +13,7 @@ import pytest
 from monitor.http.guard.door import GuardDoor
 from monitor.policy.policyset import PolicySet
 from monitor.rpc.server import Server, run_in_background
-from tests.http.conftest import DEADLINE, Served
+from tests.http.conftest import Served
 from tests.http.guard.upstream import Upstream, upstream
 from tests.rpc.conftest import settings
 from tests.rpc.fake import FakeRuntime, policies
@@ -24,16 +24,13 @@ class Guarded(Served):
     """A running guard, and what it guards."""
 
     upstream: Upstream
-    clients: list[openai.OpenAI] = field(default_factory=list)
 
     def chat(self, text: str, **fields: Any) -> Any:
         messages = fields.pop("messages", [{"role": "user", "content": text}])
         return self.client().chat.completions.create(messages=messages, model="up", **fields)
 
     def client(self, **changes: Any) -> openai.OpenAI:
-        options = {"api_key": "for-upstream", "max_retries": 0, "timeout": DEADLINE} | changes
-        self.clients.append(openai.OpenAI(base_url=f"{self.addresses.http}/v1", **options))
-        return self.clients[-1]
+        return super().client(**({"api_key": "for-upstream"} | changes))
 
 
 @contextmanager
@@ -47,13 +44,11 @@ def guarding(
     runtime = runtime or FakeRuntime(chosen.watch, context=1000)
     options = {"http_listen": "127.0.0.1:0", "upstream": behind.url, "max_running": 0} | changes
     server = Server(settings(**options), runtime, chosen, door=GuardDoor)
-    with run_in_background(server, 5.0) as addresses:
-        found = Guarded(runtime, addresses, server, behind)
-        try:
-            yield found
-        finally:
-            for client in found.clients:
-                client.close()
+    with (
+        run_in_background(server, 5.0) as addresses,
+        closing(Guarded(runtime, addresses, server, behind)) as found,
+    ):
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from monitor.rpc.assembly import bundled_policies
 
 pytestmark = pytest.mark.slow
 NAME = "power-seeking"
-FEATURED = "model-identity"
+FEATURED = "deception"
 """A policy whose detector reads features."""
 HOLDS, STALE, DEGRADED, INCONCLUSIVE = (
     RecheckVerdict.HOLDS,
