@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,6 +46,8 @@ _BLOCK = 32
 _REST = 1.5
 """Seconds between two rounds. For a second vLLM's worker waits for its next pass without sleeping, which takes a core
 from the process that is measured next."""
+_SILENCE = 60.0
+"""Seconds in which a request must come to bare vLLM."""
 _LONGEST = 256
 """Tokens of prompt and response together that a cache has room for, for each request."""
 
@@ -274,19 +278,30 @@ def on_vllm(
 def _bare(
     subject: Subject, folder: Path, size: Limits, caching: bool, times: list[list[float]]
 ) -> Iterator[Round]:
-    """VLLM's core as it comes, without its API server, as the others are measured."""
+    """VLLM's core as it comes, without its API server, as the others are measured.
+
+    Requests come to it from another thread, as they do to the others: its first pass runs those that have come by then.
+    """
     from monitor.vllm.names import bare_core, core_request
 
     core = bare_core(_core(subject, folder, size, caching), size.running)
 
     def run(prompts: Prompts, new: int) -> float:
-        began, seen = time.perf_counter(), dict[str, list[float]]()
-        for number, ids in enumerate(prompts):
-            name = f"{began}-{number}"
-            seen[name] = []
-            asked = core_request(name, ids, new, shares=True, temperature=0.7)
-            core.add_request(*core.preprocess_add_request(asked))
-        while core.scheduler.has_unfinished_requests():
+        began = time.perf_counter()
+        seen: dict[str, list[float]] = {f"{began}-{number}": [] for number in range(len(prompts))}
+        came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def send() -> None:
+            for name, ids in zip(seen, prompts, strict=True):
+                asked = core_request(name, ids, new, shares=True, temperature=0.7)
+                came.put(core.preprocess_add_request(asked))
+
+        threading.Thread(target=send, daemon=True).start()
+        left = len(prompts)
+        while left or core.scheduler.has_unfinished_requests():
+            while left and not (came.empty() and core.scheduler.has_unfinished_requests()):
+                core.add_request(*came.get(timeout=_SILENCE))
+                left -= 1
             outputs, _ = core.step()
             now = time.perf_counter() - began
             for of_client in outputs.values():
