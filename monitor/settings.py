@@ -209,7 +209,7 @@ class Settings(BaseSettings):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the model's weights. auto takes float32 on the CPU and the checkpoint's own type on other
-    devices. Processors that multiply bfloat16 are faster with it, and scores move a little."""
+    devices. Where the processor multiplies bfloat16 itself, that may be faster; scores move a little."""
 
     skip_self_test: bool = False
     """Start without testing that the dictionary reconstructs this model's activations as it should. The log and a

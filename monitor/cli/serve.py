@@ -132,12 +132,12 @@ def start_block(runtime: Runtime, policies: PolicySet, addresses: Addresses, cho
 
 
 def _numbers(loaded: LoadedModel, setting: str) -> str:
-    """The number type of a model; where nobody chose it and another one is faster, which."""
+    """The number type of a model; where nobody chose it and another one may be faster, which."""
     from monitor.model.load.host import computes_bfloat16
 
     dtype = str(loaded.dtype).removeprefix("torch.")
     if setting == "auto" and dtype == "float32" and loaded.devices == "cpu" and computes_bfloat16():
-        return f"{dtype} (this processor is faster with `--dtype bfloat16`)"
+        return f"{dtype} (`--dtype bfloat16` may be faster on this processor)"
     return dtype
 
 

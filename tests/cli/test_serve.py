@@ -111,7 +111,7 @@ def refused(run, *flags):
 @pytest.mark.parametrize(
     ("setting", "dtype", "devices", "native", "says"),
     [
-        ("auto", torch.float32, "cpu", True, "float32 (this processor is faster with `--dtype bfloat16`)"),
+        ("auto", torch.float32, "cpu", True, "float32 (`--dtype bfloat16` may be faster on this processor)"),
         ("auto", torch.float32, "cpu", False, "float32"),
         ("float32", torch.float32, "cpu", True, "float32"),
         ("auto", torch.bfloat16, "cuda:0", True, "bfloat16"),
