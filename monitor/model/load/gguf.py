@@ -237,10 +237,10 @@ def _model(path: Path, dtype: torch.dtype) -> Any:
         raise ModelError(
             f"{path.name}: {_line(error)}; GGUF files need `pip install 'sae-monitor[serve]'`"
         ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001  (a broken file can break its reader anywhere)
         raise ModelError(
-            f"transformers cannot read {path.name} ({_line(error)}): its architecture or its quantisation is not "
-            "supported; use the original model of that name, or another GGUF file of it"
+            f"transformers cannot read {path.name} ({_line(error)}): it is incomplete, or its architecture or its "
+            "quantisation is not supported; get it again, or use the original model or another GGUF file of it"
         ) from None
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
@@ -271,7 +271,7 @@ def _tokenizer(path: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # noqa: BLE001  (as for the model)
         raise ModelError(
             f"the tokenizer in {path.name} cannot be read ({_line(error)}); use the original model"
         ) from None

@@ -281,6 +281,14 @@ def test_what_cannot_be_read_is_said(tmp_path):
         load_model(lacking, device="cpu")
 
 
+@pytest.mark.parametrize("left", [5, 30, 100, 0.05, 0.3, 0.5, 0.9, 0.99])
+def test_a_file_that_was_downloaded_in_part_is_said_to_be_incomplete(tmp_path, left):
+    cut = write(tmp_path / "cut.gguf", model())
+    os.truncate(cut, left if left >= 1 else int(cut.stat().st_size * left))
+    with pytest.raises(ModelError, match=r"cut\.gguf .*incomplete"):
+        load_model(cut, device="cpu")
+
+
 def test_an_interrupted_unpacking_goes_on_behind_the_last_whole_file(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(module, "_SHARD", 50_000)
     path = write(tmp_path / "m.gguf", model())
