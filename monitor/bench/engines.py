@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Protocol
 
 import torch
 import typer
@@ -39,8 +39,10 @@ from monitor.records import Clamp
 from monitor.rpc.process.allocator import limit_retained_memory
 
 BARE = "vllm bare"
-VARIANTS = (BARE, "vllm watched", "vllm clamped", "builtin watched")
-"""`bare` is vLLM's core without anything of ours; what the others are is in `monitor.bench.variants`."""
+SYNCHRONOUS = "vllm synchronous"
+VARIANTS = (BARE, SYNCHRONOUS, "vllm watched", "vllm clamped", "builtin watched")
+"""`bare` is vLLM's core without anything of ours, and `synchronous` the same as the monitor runs it: in one process, and
+without async scheduling. What the others are is in `monitor.bench.variants`."""
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
 _REST = 1.5
@@ -75,6 +77,10 @@ class Answered:
     """Seconds until the first token of each request."""
     between: list[float] = field(default_factory=list)
     """Seconds between two tokens of a request, of all requests."""
+    passes: int = 0
+    """Of vLLM in one process with us; 0 elsewhere."""
+    beside: float = 0.0
+    """Seconds of these passes in which no model ran: the host's, while a GPU would wait."""
 
 
 @app.command()
@@ -170,15 +176,21 @@ def show(result: dict[str, Any]) -> None:
         f"prefix cache {'on' if result['caching'] else 'off'}"
     )
     times = "first token p50 / p99 ms", "between p50 / p99 ms"
-    table = Table("variant", "tokens/s", "of bare (smallest … largest)", *times, title=title)
+    ratio, beside = "of bare (smallest … largest)", "beside the model, ms a pass"
+    table = Table("variant", "tokens/s", ratio, *times, beside, title=title)
     base = answers.get(BARE) or next(iter(answers.values()))
     for name, found in answers.items():
         ratios = sorted(b["seconds"] / own["seconds"] for b, own in zip(base, found, strict=True))
         tokens = asked["count"] * asked["new_tokens"] / statistics.median(own["seconds"] for own in found)
         spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} … {ratios[-1]:.3f})"
         taken = ([t for own in found for t in own[kind]] for kind in ("first", "between"))
-        table.add_row(name, f"{tokens:.0f}", spread, *map(_quantiles, taken))
-    Console(file=sys.stdout, width=120).print(table)
+        table.add_row(name, f"{tokens:.0f}", spread, *map(_quantiles, taken), _beside(found))
+    Console(file=sys.stdout, width=132).print(table)
+
+
+def _beside(found: Sequence[Mapping[str, Any]]) -> str:
+    shares = [1000 * own["beside"] / own["passes"] for own in found if own["passes"]]
+    return f"{statistics.median(shares):.2f}" if shares else "-"
 
 
 def _quantiles(times: Sequence[float]) -> str:
@@ -196,11 +208,37 @@ def prompts_of(asked: RoundPlan) -> Prompts:
     return [beginning + [chance.randrange(5, 8000) for _ in range(rest)] for _ in range(asked.count)]
 
 
-def answer(run: Round, asked: RoundPlan, times: list[list[float]]) -> Answered:
-    """Run a round; `times` is what the variant fills."""
+class Clock(Protocol):
+    """What counts passes, and the seconds beside the model in them."""
+
+    passes: int
+
+    @property
+    def beside(self) -> float:
+        """Seconds beside the model since the start."""
+
+    def restart(self) -> None:
+        """Count from 0."""
+
+
+@dataclass(eq=False)
+class Measured:
+    """What a variant fills in a round."""
+
+    times: list[list[float]] = field(default_factory=list)
+    """Of each request, the seconds after which something of it was released."""
+    clock: Clock | None = None
+
+
+def answer(run: Round, asked: RoundPlan, measured: Measured) -> Answered:
+    """Run a round; `measured` is what the variant fills."""
+    clock = measured.clock
+    if clock is not None:
+        clock.restart()
     seconds = run(prompts_of(asked), asked.new_tokens)
-    between = [later - sooner for one in times for sooner, later in pairwise(one)]
-    return Answered(seconds, [one[0] for one in times if one], between)
+    passes, beside = (0, 0.0) if clock is None else (clock.passes, clock.beside)
+    between = [later - sooner for one in measured.times for sooner, later in pairwise(one)]
+    return Answered(seconds, [one[0] for one in measured.times if one], between, passes, beside)
 
 
 def serve_rounds(
@@ -209,29 +247,28 @@ def serve_rounds(
     """Load a variant, and run the rounds that come; ours allocate memory as our server does."""
     if name != BARE:
         limit_retained_memory()
-    size, times = limits(subject, running, _LONGEST), list[list[float]]()
-    with _variant(name, subject, size, caching, times) as run:
+    size, measured = limits(subject, running, _LONGEST), Measured()
+    with _variant(name, subject, size, caching, measured) as run:
         for line in given:
-            found = answer(run, RoundPlan(**json.loads(line)), times)
+            found = answer(run, RoundPlan(**json.loads(line)), measured)
             print(json.dumps(asdict(found)), file=out, flush=True)
 
 
 @contextmanager
-def _variant(
-    name: str, subject: Subject, size: Limits, caching: bool, times: list[list[float]]
-) -> Iterator[Round]:
+def _variant(name: str, subject: Subject, size: Limits, caching: bool, measured: Measured) -> Iterator[Round]:
     if name == "builtin watched":
-        with watched(subject, size, times=times) as run:
+        with watched(subject, size, times=measured.times) as run:
             yield run
         return
     with tempfile.TemporaryDirectory() as folder:
         subject.loaded.model.save_pretrained(folder)
-        if name == BARE:
-            with _bare(subject, Path(folder), size, caching, times) as run:
+        options = _core(subject, Path(folder), size, caching)
+        if name in (BARE, SYNCHRONOUS):
+            with _bare(options, size, measured, synchronous=name == SYNCHRONOUS) as run:
                 yield run
             return
         clamps = _clamps(subject) if name == "vllm clamped" else ()
-        with watched(subject, size, clamps, on_vllm(subject, Path(folder), caching), times) as run:
+        with watched(subject, size, clamps, _clocked(options, subject, measured), measured.times) as run:
             yield run
 
 
@@ -274,17 +311,34 @@ def on_vllm(
     return batcher
 
 
+def _clocked(options: Any, subject: Subject, measured: Measured) -> MakeBatching:
+    """What makes an engine run on vLLM's core, under a clock once that has started."""
+    from monitor.vllm.core import CoreBatcher
+    from monitor.vllm.names import ModelClock
+    from monitor.vllm.operator import Seat
+
+    class Clocked(CoreBatcher):
+        def start(self) -> None:
+            super().start()
+            measured.clock = ModelClock(self._core)
+
+    def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
+        return Clocked(size, engine, options, Seat(engine._tap, subject.layer))
+
+    return batcher
+
+
 @contextmanager
-def _bare(
-    subject: Subject, folder: Path, size: Limits, caching: bool, times: list[list[float]]
-) -> Iterator[Round]:
+def _bare(options: Any, size: Limits, measured: Measured, *, synchronous: bool) -> Iterator[Round]:
     """VLLM's core as it comes, without its API server, as the others are measured.
 
     Requests come to it from another thread, as they do to the others: its first pass runs those that have come by then.
     """
-    from monitor.vllm.names import bare_core, core_request
+    from monitor.vllm.names import ModelClock, bare_core, busy, core_request, next_outputs
 
-    core = bare_core(_core(subject, folder, size, caching), size.running)
+    core = bare_core(options, size.running, synchronous=synchronous)
+    if synchronous:
+        measured.clock = ModelClock(core)
 
     def run(prompts: Prompts, new: int) -> float:
         began = time.perf_counter()
@@ -298,16 +352,16 @@ def _bare(
 
         threading.Thread(target=send, daemon=True).start()
         left = len(prompts)
-        while left or core.scheduler.has_unfinished_requests():
-            while left and not (came.empty() and core.scheduler.has_unfinished_requests()):
+        while left or busy(core):
+            while left and not (came.empty() and busy(core)):
                 core.add_request(*came.get(timeout=_SILENCE))
                 left -= 1
-            outputs, _ = core.step()
+            outputs = next_outputs(core)
             now = time.perf_counter() - began
             for of_client in outputs.values():
                 for output in of_client.outputs:
                     seen[output.request_id] += [now] * bool(output.new_token_ids)
-        times[:] = seen.values()
+        measured.times[:] = seen.values()
         return time.perf_counter() - began
 
     try:

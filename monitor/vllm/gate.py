@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from monitor.model.tap.span import Span
-from monitor.vllm.prefixes import GrowingBlock, PrefixRows, TapMemory, TapRows
+from monitor.vllm.prefixes import GrowingBlock, PrefixRows, Run, TapMemory, TapRows
 from monitor.vllm.scorer import ServedSteps
 
 _MARK = "\x00"
@@ -234,13 +234,17 @@ class Gate:
         layout = self._memory.layout()
         if layout != self._layout:
             return  # another policy set came while the pass ran
-        read = self._memory.take(ids)
+        read = TapRows.of(self._steps.taken(len(ids)), ids)
+        # A block grows over many passes, and would hold all of each.
+        large = len(ids) > 2 * len(spans)
         for part, span, shared in zip(parts, spans, self._shared, strict=True):
             if not shared or part.name not in self._known:
                 continue
-            growing = self._growing.setdefault(part.name, GrowingBlock(part.position))
-            rows = read.part(span.first, span.first + span.count)
-            for number, block in growing.add(part.position, rows, layout, kept.size):
+            growing = self._growing.get(part.name)
+            if growing is None:
+                growing = self._growing[part.name] = GrowingBlock(part.position)
+            run = Run(read, span.first, span.count)
+            for number, block in growing.add(part.position, run.alone() if large else run, layout, kept.size):
                 hashes = self._blocks.hashes(part.name)
                 if number < len(hashes):
                     kept.put(hashes[number], layout, block)

@@ -157,9 +157,13 @@ def make_request(
     return Request.from_engine_core_request(core_request(name, ids, most, shares=shares), hasher)
 
 
-def bare_core(options: Any, running: int) -> Any:
-    """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`."""
-    wanted = {
+def bare_core(options: Any, running: int, *, synchronous: bool = False) -> Any:
+    """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`.
+
+    A synchronous one runs as under the monitor: its worker is in this process, and a pass is laid out once the one
+    before is over. By itself vLLM does the first on GPUs alone, and the second on CPUs alone.
+    """
+    wanted: dict[str, Any] = {
         "model": str(options.folder),
         "dtype": options.dtype,
         "max_model_len": options.longest,
@@ -167,6 +171,9 @@ def bare_core(options: Any, running: int) -> Any:
         "kv_cache_memory_bytes": options.cache_bytes,
         "enable_prefix_caching": options.prefix_caching,
     }
+    if synchronous:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else no worker on a CPU is in this process
+        wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
     config = EngineArgs(
         **{name: value for name, value in wanted.items() if value is not None},
         skip_tokenizer_init=True,
@@ -175,6 +182,60 @@ def bare_core(options: Any, running: int) -> Any:
         **options.more,
     ).create_engine_config()
     return EngineCore(config, Executor.get_class(config), log_stats=False)
+
+
+def next_outputs(core: Any) -> Mapping[int, Any]:
+    """Run a pass as vLLM's own loop does, and give what left it: nothing where the pass before is still awaited."""
+    return core.step_fn()[0] or {}
+
+
+def busy(core: Any) -> bool:
+    """True while requests of a core run or wait, or a pass is awaited."""
+    return bool(core.scheduler.has_unfinished_requests() or core.batch_queue)
+
+
+class ModelClock:
+    """Where the time of a synchronous core in this process goes: in its model, or beside it.
+
+    In the model are forward passes, logits and the choice of tokens. Beside it the host lays passes out, has them
+    scored, and takes in what was drawn.
+    """
+
+    def __init__(self, core: Any) -> None:
+        self.passes, self._steps, self._model = 0, 0.0, 0.0
+        runner = core.model_executor.driver_worker.model_runner
+        model = runner.get_model()
+        for owner, name in ((model, "forward"), (model, "compute_logits"), (runner, "_sample")):
+            self._time(owner, name)
+        self._time(core, "step")
+        core.step_fn = core.step
+
+    @property
+    def beside(self) -> float:
+        """Seconds beside the model, of all passes."""
+        return self._steps - self._model
+
+    def restart(self) -> None:
+        """Count from 0."""
+        self.passes, self._steps, self._model = 0, 0.0, 0.0
+
+    def _time(self, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        @functools.wraps(real)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return real(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - began
+                if name == "step":
+                    self._steps += took
+                else:
+                    self._model += took
+                    self.passes += name == "forward"
+
+        setattr(owner, name, timed)
 
 
 def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool, temperature: float = 0.0) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from monitor.model.engine.readout import Taken
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.records import Readings
 
@@ -33,6 +34,12 @@ class TapRows:
     sinks: NDArray[np.bool_]
     """`[tokens]`"""
 
+    @classmethod
+    def of(cls, taken: Taken, ids: Sequence[int]) -> TapRows:
+        """What a pass wrote for its rows, which ran these token ids. Shares memory with it."""
+        sinks = np.zeros(len(ids), bool) if taken.sinks is None else taken.sinks
+        return cls(tuple(ids), taken.readings[:, : taken.read], taken.others, sinks)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -46,6 +53,10 @@ class TapRows:
         """Some of the tokens."""
         others = None if self.others is None else self.others[start:stop]
         return TapRows(self.ids[start:stop], self.readings[start:stop], others, self.sinks[start:stop])
+
+    def copied(self) -> TapRows:
+        """The same rows in memory of their own."""
+        return TapRows.joined([self])
 
     @classmethod
     def joined(cls, parts: Sequence[TapRows]) -> TapRows:
@@ -96,6 +107,24 @@ class PrefixRows:
         self._rows.clear()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Consecutive rows of a pass that are one sequence's, cut out once they are needed."""
+
+    rows: TapRows
+    """Of the whole pass."""
+    first: int
+    count: int
+
+    def cut(self) -> TapRows:
+        """The rows of the sequence."""
+        return self.rows.part(self.first, self.first + self.count)
+
+    def alone(self) -> Run:
+        """The same, without holding the rows of others in memory."""
+        return Run(self.cut().copied(), 0, self.count)
+
+
 @dataclass(slots=True)
 class GrowingBlock:
     """The rows of one sequence since its last full block."""
@@ -103,28 +132,31 @@ class GrowingBlock:
     position: int
     """Of the first of them."""
     layout: Hashable = None
-    rows: list[TapRows] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    held: int = 0
+    """Rows in these runs."""
 
-    def add(self, position: int, rows: TapRows, layout: Hashable, size: int) -> list[tuple[int, TapRows]]:
+    def add(self, position: int, run: Run, layout: Hashable, size: int) -> list[tuple[int, TapRows]]:
         """Take in the next tokens, which begin at `position`. The blocks that are full now, each with its number.
 
         Tokens that do not follow the last ones begin anew, at the next block.
         """
-        if position != self.position + sum(map(len, self.rows)) or layout != self.layout:
+        if position != self.position + self.held or layout != self.layout:
             skip = -position % size
-            self.rows, self.position, self.layout = [], position + skip, layout
-            rows = rows.part(skip, len(rows))
-        if not len(rows):
+            self.runs, self.held, self.position, self.layout = [], 0, position + skip, layout
+            skip = min(skip, run.count)
+            run = Run(run.rows, run.first + skip, run.count - skip)
+        if not run.count:
             return []
-        self.rows.append(rows)
-        held = sum(map(len, self.rows))
-        if held < size:
+        self.runs.append(run)
+        self.held += run.count
+        if self.held < size:
             return []
-        whole, first = TapRows.joined(self.rows), self.position
-        full = held // size
-        self.rows = [whole.part(full * size, held)] if held % size else []
-        self.position = first + full * size
-        return [(first // size + n, whole.part(n * size, (n + 1) * size)) for n in range(full)]
+        whole, first = TapRows.joined([one.cut() for one in self.runs]), self.position // size
+        full, self.held = divmod(self.held, size)
+        self.runs = [Run(whole, full * size, self.held)] if self.held else []
+        self.position += full * size
+        return [(first + n, whole.part(n * size, (n + 1) * size)) for n in range(full)]
 
 
 class TapMemory:
@@ -143,17 +175,6 @@ class TapMemory:
     def most(self) -> int:
         """Rows of the longest pass."""
         return len(self._buffers().readings)
-
-    def take(self, ids: Sequence[int]) -> TapRows:
-        """What the pass that just ended wrote for its rows, which ran these token ids."""
-        buffers, rows = self._buffers(), len(ids)
-        others = buffers.others[:rows].float().cpu().numpy().copy() if buffers.reads_others else None
-        return TapRows(
-            tuple(ids),
-            buffers.readings[:rows, : buffers.read].float().cpu().numpy().copy(),
-            others,
-            buffers.sinks[:rows].cpu().numpy().copy(),
-        )
 
     def write(self, first: int, rows: TapRows) -> None:
         """Write rows where a pass would have, from row `first` on."""

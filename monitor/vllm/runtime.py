@@ -111,9 +111,7 @@ class CoreRuntime(Runtime):
 
         def batcher(_loaded: LoadedModel, limits: Limits, steps: Steps) -> CoreBatching:
             assert isinstance(steps, Engine)
-            shared = SharedSteps(
-                steps, lambda: getattr(self, "scorer", None), lambda rows: self.engine.taken(rows)
-            )
+            shared = SharedSteps(steps, lambda: getattr(self, "scorer", None))
             made = self._batcher = self._make_batcher(limits, shared, seat)
             return made
 

@@ -204,6 +204,9 @@ class ServedSteps(Steps, Protocol):
     def plain(self, request_id: str) -> bool:
         """True where what is read of a request's tokens would be read of them for any other."""
 
+    def taken(self, rows: int) -> Taken:
+        """What the pass that just ended wrote for its rows, so many, on the host; copied there once."""
+
     def lost(self, request_id: str) -> None:
         """Be told that vLLM has ended a request that was not over."""
 
@@ -211,10 +214,8 @@ class ServedSteps(Steps, Protocol):
 class SharedSteps:
     """The `Steps` of an engine and of a scorer whose requests share the passes."""
 
-    def __init__(
-        self, engine: ServedSteps, scorer: Callable[[], CoreScorer | None], taken: Callable[[int], Taken]
-    ) -> None:
-        self._engine, self._scorer, self._taken = engine, scorer, taken
+    def __init__(self, engine: ServedSteps, scorer: Callable[[], CoreScorer | None]) -> None:
+        self._engine, self._scorer = engine, scorer
 
     def ready(self, rows: int) -> None:
         """As `Steps.ready`."""
@@ -238,6 +239,10 @@ class SharedSteps:
         known = None if scorer is None else scorer.text(request_id)
         return self._engine.plain(request_id) if known is None else not known.job.include_tokens
 
+    def taken(self, rows: int) -> Taken:
+        """As `ServedSteps.taken`."""
+        return self._engine.taken(rows)
+
     def suspect(self) -> bool:
         """As `Steps.suspect`."""
         return self._engine.suspect()
@@ -257,7 +262,7 @@ class SharedSteps:
     def after(self, spans: Sequence[Span], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
         """As `Steps.after`."""
         if (scorer := self._scorer()) is not None:
-            scorer.after(spans, ids, self._taken)
+            scorer.after(spans, ids, self._engine.taken)
         self._engine.after(spans, tokens, ids)
 
     def lost(self, request_id: str) -> None:

@@ -3,10 +3,11 @@
 import io
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 
-from monitor.bench.engines import Answered, Child, RoundPlan, answer, prompts_of, show, take_turns
+from monitor.bench.engines import Answered, Child, Measured, RoundPlan, answer, prompts_of, show, take_turns
 
 ASKED = RoundPlan(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
 
@@ -64,11 +65,42 @@ def test_a_process_is_asked_and_answers_in_lines():
         child.run(ASKED)
 
 
+class Steady:
+    """A clock of passes that take a second each beside the model."""
+
+    def __init__(self):
+        self.passes = self.beside = 99
+
+    def restart(self):
+        self.passes = self.beside = 0
+
+
 def test_times_of_tokens_are_those_of_each_request():
-    times = []
+    measured = Measured()
 
     def run(prompts, new):
-        times[:] = [[1.0, 1.5, 3.0] for _ in prompts]
+        measured.times[:] = [[1.0, 1.5, 3.0] for _ in prompts]
         return 3.0
 
-    assert answer(run, ASKED, times) == Answered(3.0, [1.0] * 3, [0.5, 1.5] * 3)
+    assert answer(run, ASKED, measured) == Answered(3.0, [1.0] * 3, [0.5, 1.5] * 3)
+
+
+def test_the_time_beside_the_model_is_that_of_the_round(capsys):
+    measured = Measured(clock=Steady())
+
+    def run(prompts, new):
+        measured.clock.passes, measured.clock.beside = 4, 0.01
+        return 3.0
+
+    found = answer(run, ASKED, measured)
+    assert (found.passes, found.beside) == (4, 0.01)
+    plan = {"count": 2, "prompt_tokens": 8, "new_tokens": 4, "shared": 0.0}
+    show(
+        {
+            "asked": plan,
+            "caching": True,
+            "answers": {"vllm bare": [asdict(Answered(1.0))], "b": [asdict(found)]},
+        }
+    )
+    shown = capsys.readouterr().out
+    assert "2.50" in shown

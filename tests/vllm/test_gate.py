@@ -1,6 +1,7 @@
 """Passes of vLLM as the engine is told of them, without vLLM."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,9 @@ class Told:
 
     def plain(self, request_id):
         return True
+
+    def taken(self, rows):
+        return SimpleNamespace(readings=np.zeros((rows, 1), np.float32), read=1, others=None, sinks=None)
 
 
 @pytest.fixture
@@ -120,13 +124,9 @@ def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(gate, monkeypa
         def layout(self):
             return ()
 
-        def take(self, ids):
-            rows = np.zeros((len(ids), 1), np.float32)
-            return TapRows(tuple(ids), rows, None, np.zeros(len(ids), bool))
-
     gate._memory = Memory()
     gate.share(Blocks(), 16, 64)
-    name = gate.admit("one", 3)
+    name = gate.admit("one", 4)
     real, part = TapRows.part, []
 
     def withdrawn(rows, start, stop):
@@ -134,7 +134,7 @@ def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(gate, monkeypa
             part.append(gate.withdraw("one"))
         return real(rows, start, stop)
 
-    gate.lay_out([PassPart(name, 2, 0)], [7, 8])
+    gate.lay_out([PassPart(name, 3, 0)], [7, 8, 9])
     monkeypatch.setattr(TapRows, "part", withdrawn)
     gate.passed({name: []})
     assert part
@@ -152,3 +152,25 @@ def test_rows_of_a_hit_that_was_evicted_before_its_first_pass_are_not_shown(gate
     gate._replay([PassPart(name, 64, 0)])
     assert not shown
     assert not gate._due
+
+
+def test_a_block_that_grows_holds_the_rows_of_small_passes_and_copies_those_of_large_ones(gate):
+    class Blocks:
+        def hashes(self, name):
+            return ()
+
+    class Memory:
+        def layout(self):
+            return ()
+
+    gate._memory = Memory()
+    gate.share(Blocks(), 16, 64)
+    one, two = gate.admit("one", 7), gate.admit("two", 3)
+    gate.lay_out([PassPart(one, 7, 0), PassPart(two, 3, 0)], list(range(10)))
+    gate.passed({one: [20], two: [21]})
+    assert [len(growing.runs[0].rows) for growing in gate._growing.values()] == [7, 3]
+    gate.lay_out([PassPart(one, 1, 7), PassPart(two, 1, 3)], [20, 21])
+    gate.passed({one: [30], two: [31]})
+    first, second = (growing.runs[1] for growing in gate._growing.values())
+    assert first.rows is second.rows
+    assert [first.cut().ids, second.cut().ids] == [(20,), (21,)]

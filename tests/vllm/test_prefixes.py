@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monitor.vllm.prefixes import GrowingBlock, PrefixRows, TapRows
+from monitor.vllm.prefixes import GrowingBlock, PrefixRows, Run, TapRows
 
 SIZE = 4
 
@@ -41,29 +41,57 @@ def test_the_block_that_was_used_longest_ago_makes_room():
     assert not kept.first([b"\x01"], "layout")
 
 
+def run(first, count, *, around=0):
+    """A sequence's rows in a pass, in which so many rows of others lie on either side."""
+    return Run(rows(first - around, count + 2 * around), around, count)
+
+
 def ids_of(blocks):
     return [(number, block.ids) for number, block in blocks]
 
 
 def test_blocks_grow_over_passes():
     growing = GrowingBlock(0)
-    assert growing.add(0, rows(0, 3), "layout", SIZE) == []
-    assert ids_of(growing.add(3, rows(3, 7), "layout", SIZE)) == [(0, (0, 1, 2, 3)), (1, (4, 5, 6, 7))]
-    assert ids_of(growing.add(10, rows(10, 2), "layout", SIZE)) == [(2, (8, 9, 10, 11))]
+    assert growing.add(0, run(0, 3), "layout", SIZE) == []
+    assert ids_of(growing.add(3, run(3, 7), "layout", SIZE)) == [(0, (0, 1, 2, 3)), (1, (4, 5, 6, 7))]
+    assert ids_of(growing.add(10, run(10, 2), "layout", SIZE)) == [(2, (8, 9, 10, 11))]
+
+
+def test_blocks_are_cut_out_of_passes_of_many_requests():
+    growing = GrowingBlock(0)
+    for position in range(0, 6, 2):
+        found = growing.add(position, run(position, 2, around=5), "layout", SIZE)
+        assert ids_of(found) == ([(0, (0, 1, 2, 3))] if position == 2 else [])
+    assert ids_of(growing.add(6, run(6, 2, around=9), "layout", SIZE)) == [(1, (4, 5, 6, 7))]
+
+
+def test_rows_alone_hold_nothing_of_the_pass():
+    pass_rows = rows(0, 9)
+    alone = Run(pass_rows, 3, 2).alone()
+    assert alone.cut().ids == (3, 4)
+    assert not np.shares_memory(alone.rows.readings, pass_rows.readings)
+    assert np.shares_memory(Run(pass_rows, 3, 2).cut().readings, pass_rows.readings)
 
 
 def test_what_does_not_follow_begins_at_the_next_block():
     growing = GrowingBlock(0)
-    growing.add(0, rows(0, 3), "layout", SIZE)
-    assert growing.add(5, rows(5, 4), "layout", SIZE) == []
-    assert ids_of(growing.add(9, rows(9, 4), "layout", SIZE)) == [(2, (8, 9, 10, 11))]
+    growing.add(0, run(0, 3), "layout", SIZE)
+    assert growing.add(5, run(5, 4), "layout", SIZE) == []
+    assert ids_of(growing.add(9, run(9, 4), "layout", SIZE)) == [(2, (8, 9, 10, 11))]
+
+
+def test_what_ends_before_the_next_block_is_left_out():
+    growing = GrowingBlock(0)
+    assert growing.add(5, run(5, 2), "layout", SIZE) == []
+    assert growing.add(7, run(7, 2), "layout", SIZE) == []
+    assert ids_of(growing.add(9, run(9, 3), "layout", SIZE)) == [(2, (8, 9, 10, 11))]
 
 
 def test_other_columns_begin_anew():
     growing = GrowingBlock(0)
-    growing.add(0, rows(0, 3), "layout", SIZE)
-    assert growing.add(3, rows(3, 1), "another", SIZE) == []
-    assert ids_of(growing.add(4, rows(4, 4), "another", SIZE)) == [(1, (4, 5, 6, 7))]
+    growing.add(0, run(0, 3), "layout", SIZE)
+    assert growing.add(3, run(3, 1), "another", SIZE) == []
+    assert ids_of(growing.add(4, run(4, 4), "another", SIZE)) == [(1, (4, 5, 6, 7))]
 
 
 def test_parts_are_joined_as_they_were():

@@ -180,7 +180,7 @@ class Engine:
 
 def test_texts_and_generations_are_told_apart(texts):
     engine = Engine()
-    steps = SharedSteps(engine, lambda: texts.scorer, lambda rows: None)
+    steps = SharedSteps(engine, lambda: texts.scorer)
     name = texts.submit(Recorder(), include_tokens=True)
     assert steps.scored("one") == 42
     assert steps.scored(name) == 0

@@ -109,6 +109,8 @@ class Engine:
         self._laid_out: list[Sequence | None] = []
         """Whose the spans of the pass are; None where the request has ended."""
         self._work: _Work | None = None
+        self._taken: tuple[int, Taken] | None = None
+        """What of the pass is on the host already, and of how many rows."""
         self._longest = longest_prompt(loaded)
         self._rows = 0
         self._end_ids = _end_ids(loaded) if finds_ends else frozenset()
@@ -235,8 +237,10 @@ class Engine:
         return sequence is not None and not (sequence.clamps or sequence.request.include_tokens)
 
     def taken(self, rows: int) -> Taken:
-        """What the pass that just ended wrote for its first rows, on the host. Engine thread."""
-        return self._working().readout.take(rows)
+        """What the pass that just ended wrote for its first rows, on the host; copied there once. Engine thread."""
+        if self._taken is None or self._taken[0] != rows:
+            self._taken = rows, self._working().readout.take(rows)
+        return self._taken[1]
 
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
@@ -250,6 +254,7 @@ class Engine:
         """`Steps`: lay out clamps and sampling of a pass."""
         work = self._working()
         buffers = work.buffers
+        self._taken = None
         self._apart = self._again = False
         self._pass_rows = rows
         self._tap.use(buffers)
@@ -297,6 +302,7 @@ class Engine:
         if work.buffers.finite(self._bank, rows, later) and work.sampler.finite():
             return False
         self._apart = self._again = True
+        self._taken = None
         _log.warning("a pass computed what is no number, and runs again with its requests apart")
         work.buffers.poison(rows)
         self._written()
@@ -306,7 +312,7 @@ class Engine:
         """`Steps`: score what ran, release it, end what is done."""
         work = self._working()
         self._passes += 1
-        taken = work.readout.take(spans[-1].first + spans[-1].count)
+        taken = self.taken(spans[-1].first + spans[-1].count)
         drawing = [number for number, token in enumerate(tokens) if token is not None]
         broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
         told = {drawing[row]: found for row, found in work.sampler.likelihoods().items()}
