@@ -41,7 +41,7 @@ from monitor.rpc.process.allocator import limit_retained_memory
 BARE = "vllm bare"
 SYNCHRONOUS = "vllm synchronous"
 VARIANTS = (BARE, SYNCHRONOUS, "vllm watched", "vllm clamped", "builtin watched")
-"""`bare` is vLLM's core without anything of ours, and `synchronous` the same as the monitor runs it: in one process, and
+"""`bare` is vLLM's core without anything of ours. `synchronous` is the same as the monitor runs it: in one process, and
 without async scheduling. What the others are is in `monitor.bench.variants`."""
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""

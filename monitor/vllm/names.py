@@ -172,7 +172,8 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False) -> Any:
         "enable_prefix_caching": options.prefix_caching,
     }
     if synchronous:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else no worker on a CPU is in this process
+        # Else vLLM gives a worker on a CPU a process of its own.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
     config = EngineArgs(
         **{name: value for name, value in wanted.items() if value is not None},

@@ -1,6 +1,7 @@
 """The engine on vLLM's core against plain forward passes, one sequence at a time."""
 
 import threading
+import time
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -389,12 +390,14 @@ class Beside:
         self.subject = MAKERS[model]("cpu", dtype)
         self.subject.loaded.model.save_pretrained(folder)
 
-    def bare(self, asked, run):
-        """What `run` finds of each request, which runs by itself."""
+    def core_options(self):
         from monitor.vllm.core import CoreOptions
 
-        options = CoreOptions(self.folder, self.dtype, 512, 256, False, 64 << 20, self.options)
-        core = self.vllm.bare_core(options, 16)
+        return CoreOptions(self.folder, self.dtype, 512, 256, False, 64 << 20, self.options)
+
+    def bare(self, asked, run):
+        """What `run` finds of each request, which runs by itself."""
+        core = self.vllm.bare_core(self.core_options(), 16)
         found = [run(self.vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
         core.shutdown()
         return found
@@ -451,6 +454,23 @@ def test_without_clamps_log_probabilities_and_tokens_are_those_of_bare_vllm(vllm
                 assert dict(one.likeliest)[int(tokens[0])] == one.logprob
 
 
+def test_a_synchronous_core_draws_the_same_and_its_time_is_parted(vllm, tmp_path):
+    beside = Beside(vllm, tmp_path, "float32")
+    asked = [(0, *prompt(number, 20)[1:]) for number in range(2)]
+    bare = beside.bare(asked, drawn_alone)
+    core = vllm.bare_core(beside.core_options(), 16, synchronous=True)
+    clock = vllm.ModelClock(core)
+    began = time.perf_counter()
+    drawn = [drawn_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+    took = time.perf_counter() - began
+    core.shutdown()
+    assert drawn == bare
+    assert clock.passes == 32
+    assert 0 < clock.beside < took
+    clock.restart()
+    assert (clock.passes, clock.beside) == (0, 0.0)
+
+
 @pytest.mark.parametrize("given", [0, -1, "2", True, 1.5])
 def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
     from monitor.vllm.core import ranks_in
@@ -485,9 +505,9 @@ def drawn_alone(vllm, core, name, ids, count):
     """What bare vLLM draws for a request that runs by itself."""
     drawn = []
     core.add_request(*core.preprocess_add_request(vllm.core_request(name, ids, count, shares=False)))
-    while core.scheduler.has_unfinished_requests():
-        outputs, _ = core.step()
-        drawn += [token for one in outputs.values() for out in one.outputs for token in out.new_token_ids]
+    while vllm.busy(core):
+        for one in vllm.next_outputs(core).values():
+            drawn += [token for out in one.outputs for token in out.new_token_ids]
     return drawn
 
 
@@ -497,8 +517,8 @@ def likeliest_alone(vllm, core, name, ids, count):
     request.sampling_params.logprobs = 10
     core.add_request(*core.preprocess_add_request(request))
     found = []
-    while core.scheduler.has_unfinished_requests():
-        for one in core.step()[0].values():
+    while vllm.busy(core):
+        for one in vllm.next_outputs(core).values():
             for out in one.outputs:
                 # Before the ten stands the token that was drawn.
                 tokens, logs = out.new_logprobs.logprob_token_ids, out.new_logprobs.logprobs

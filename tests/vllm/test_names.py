@@ -33,6 +33,18 @@ def test_a_step_of_the_core(vllm):
     assert {"preprocess_add_request", "add_request", "shutdown"} <= set(dir(vllm.EngineCore))
 
 
+def test_what_is_compared_and_timed(vllm):
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    made = source(vllm.EngineCore.__init__)
+    assert "self.step if self.batch_queue is None else self.step_with_batch_queue" in " ".join(made.split())
+    assert "self.driver_worker = " in source(UniProcExecutor._init_executor)
+    execute = source(GPUModelRunner.execute_model)
+    assert "self.model.compute_logits(" in execute
+    assert "self._sample(" in source(GPUModelRunner.sample_tokens)
+
+
 def test_the_runner_lays_a_pass_out_before_it_calls_the_model(vllm):
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
