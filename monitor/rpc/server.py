@@ -194,10 +194,12 @@ class Server:
         guard_libraries()
         host, port = split_address(self._settings.metrics_listen)
         self._http = MetricsServer.start(self._metrics.registry, host, port)
+        running = False
         try:
             addresses = Addresses(self._listen(), _address(host, self._http.port), self._decisions.place)
             self._decisions.start()
             self._runtime.start()
+            running = True
             # Only now: where the test of batching fails, requests take turns.
             self._metrics.engine(separate=bool(self._runtime.engine.why_separate))
             await self._health.check()
@@ -207,7 +209,11 @@ class Server:
             self._http.stop()
             for door in self._doors:
                 await door.stop(0)
+            if running:  # its threads would keep Python from ending
+                await asyncio.to_thread(self._runtime.stop, 0)
             await self._decisions.stop()
+            # As long as Python lives: what gRPC does when it lets go of a server fails once modules are gone.
+            vars(self).pop("_grpc", None)
             raise
         self._watching = asyncio.create_task(self._health.watch())
         folder, seconds = self._settings.policies or bundled_policies(), self._settings.reload_seconds
@@ -346,8 +352,12 @@ def run_in_foreground(
         freeze_heap()
         with _queued_signals() as signals:
             hung_up = asyncio.create_task(_reload_at_hangup(server))
-            if ready is not None:
-                ready(addresses)
+            try:
+                if ready is not None:
+                    ready(addresses)
+            except BaseException:
+                await server.stop(0)
+                raise
             died = await _first(signals, server)
             hung_up.cancel()
             if died:

@@ -1,8 +1,11 @@
 """Ports, health, reflection, metrics and the way to stop."""
 
 import asyncio
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import grpc
@@ -13,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from monitor.errors import ConfigurationError
 from monitor.http.door import HttpDoor
-from monitor.rpc.server import Server, run_in_background, serve
+from monitor.rpc.server import Server, run_in_background, run_in_foreground, serve
 from monitor.v1 import monitor_pb2 as pb
 from monitor.v1.monitor_pb2_grpc import MonitorServiceStub
 from tests.rpc.conftest import DEADLINE, connected, fails, generation, serving, settings
@@ -165,6 +168,51 @@ def test_a_port_in_use_is_a_configuration_error(name):
         server = Server(settings(**{name: address}), FakeRuntime(chosen.watch), chosen)
         with pytest.raises(ConfigurationError, match="another"), run_in_background(server, 1.0):
             pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["listen", "metrics-listen", "http-listen"])
+def test_a_process_that_cannot_open_a_port_says_so_and_ends(name):
+    at = dict.fromkeys(("listen", "metrics-listen", "http-listen"), "127.0.0.1:0")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        at[name] = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "monitor", "serve", "--pair=tiny"]
+        ports = [f"--{port}={address}" for port, address in at.items()]
+        ended = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert "give another" in ended.stderr
+    assert not {"Traceback", "excepthook"} & set(re.findall(r"\w+", ended.stderr))
+
+
+def test_what_fails_once_the_engine_runs_stops_it():
+    """Its threads would keep Python from ending."""
+
+    class Closed:
+        async def start(self):
+            raise ConfigurationError("give another address")
+
+    chosen, stopped = policies(), []
+    runtime = FakeRuntime(chosen.watch)
+    runtime.stop = stopped.append
+    server = Server(settings(), runtime, chosen, door=lambda *parts: Closed())
+    with pytest.raises(ConfigurationError, match="another"), run_in_background(server, 1.0):
+        pass
+    assert stopped == [0]
+
+
+def test_what_cannot_be_announced_is_stopped():
+    chosen, stopped = policies(), []
+    runtime = FakeRuntime(chosen.watch)
+    runtime.stop = stopped.append
+
+    def ready(addresses):
+        raise OSError("nobody reads")
+
+    with pytest.raises(OSError, match="nobody reads"):
+        run_in_foreground(Server(settings(), runtime, chosen), 0.1, ready)
+    assert stopped
 
 
 def test_two_servers_do_not_share_a_port(served):

@@ -169,7 +169,7 @@ def on_vllm(
     def batcher(_loaded: LoadedModel, limits: Limits, engine: Any) -> CoreBatcher:
         given = {"enforce_eager": True, "block_size": 32} | (options or {})
         core = CoreOptions(folder, "float32", CONTEXT, limits.batch_tokens, caching, 32 << 20, given)
-        steps = SharedSteps(engine, lambda: scorer, engine.taken)
+        steps = SharedSteps(engine, lambda: scorer)
         engine._later = LaterTaps(loaded.layers, engine._tap, LAYER)
         seat = Seat(engine._tap, LAYER, engine._later, later)
         batchers.append(CoreBatcher(limits, steps, core, seat))

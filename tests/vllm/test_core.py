@@ -433,7 +433,7 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
     for call in calls:
         found, wanted = call.readings[1:], exact_readings(exact, watched, call.finished().ids)[1:]
         found, wanted = found[: len(wanted)], wanted[: len(found)]
-        assert np.abs(found - wanted).mean() < 2e-3
+        assert np.abs(found - wanted).mean() < 5e-3
         # A reading that no rounding explains would be one of another token or layer.
         assert np.mean((found > 0.5) != (wanted > 0.5)) < 0.005
 
