@@ -222,7 +222,7 @@ class Clock(Protocol):
 
 
 @dataclass(eq=False)
-class Measured:
+class RoundTimes:
     """What a variant fills in a round."""
 
     times: list[list[float]] = field(default_factory=list)
@@ -230,7 +230,7 @@ class Measured:
     clock: Clock | None = None
 
 
-def answer(run: Round, asked: RoundPlan, measured: Measured) -> Answered:
+def answer(run: Round, asked: RoundPlan, measured: RoundTimes) -> Answered:
     """Run a round; `measured` is what the variant fills."""
     clock = measured.clock
     if clock is not None:
@@ -247,7 +247,7 @@ def serve_rounds(
     """Load a variant, and run the rounds that come; ours allocate memory as our server does."""
     if name != BARE:
         limit_retained_memory()
-    size, measured = limits(subject, running, _LONGEST), Measured()
+    size, measured = limits(subject, running, _LONGEST), RoundTimes()
     with _variant(name, subject, size, caching, measured) as run:
         for line in given:
             found = answer(run, RoundPlan(**json.loads(line)), measured)
@@ -255,7 +255,9 @@ def serve_rounds(
 
 
 @contextmanager
-def _variant(name: str, subject: Subject, size: Limits, caching: bool, measured: Measured) -> Iterator[Round]:
+def _variant(
+    name: str, subject: Subject, size: Limits, caching: bool, measured: RoundTimes
+) -> Iterator[Round]:
     if name == "builtin watched":
         with watched(subject, size, times=measured.times) as run:
             yield run
@@ -311,7 +313,7 @@ def on_vllm(
     return batcher
 
 
-def _clocked(options: Any, subject: Subject, measured: Measured) -> MakeBatching:
+def _clocked(options: Any, subject: Subject, measured: RoundTimes) -> MakeBatching:
     """What makes an engine run on vLLM's core, under a clock once that has started."""
     from monitor.vllm.core import CoreBatcher
     from monitor.vllm.names import ModelClock
@@ -329,7 +331,7 @@ def _clocked(options: Any, subject: Subject, measured: Measured) -> MakeBatching
 
 
 @contextmanager
-def _bare(options: Any, size: Limits, measured: Measured, *, synchronous: bool) -> Iterator[Round]:
+def _bare(options: Any, size: Limits, measured: RoundTimes, *, synchronous: bool) -> Iterator[Round]:
     """VLLM's core as it comes, without its API server, as the others are measured.
 
     Requests come to it from another thread, as they do to the others: its first pass runs those that have come by then.

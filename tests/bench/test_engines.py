@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from monitor.bench.engines import Answered, Child, Measured, RoundPlan, answer, prompts_of, show, take_turns
+from monitor.bench.engines import Answered, Child, RoundTimes, RoundPlan, answer, prompts_of, show, take_turns
 
 ASKED = RoundPlan(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
 
@@ -76,7 +76,7 @@ class Steady:
 
 
 def test_times_of_tokens_are_those_of_each_request():
-    measured = Measured()
+    measured = RoundTimes()
 
     def run(prompts, new):
         measured.times[:] = [[1.0, 1.5, 3.0] for _ in prompts]
@@ -86,7 +86,7 @@ def test_times_of_tokens_are_those_of_each_request():
 
 
 def test_the_time_beside_the_model_is_that_of_the_round(capsys):
-    measured = Measured(clock=Steady())
+    measured = RoundTimes(clock=Steady())
 
     def run(prompts, new):
         measured.clock.passes, measured.clock.beside = 4, 0.01
