@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from monitor.bench.engines import Answered, Child, RoundTimes, RoundPlan, answer, prompts_of, show, take_turns
+from monitor.bench.engines import Answered, Child, RoundPlan, RoundTimes, answer, prompts_of, show, take_turns
 
 ASKED = RoundPlan(count=3, prompt_tokens=10, new_tokens=4, shared=0.8, seed=1)
 
