@@ -78,9 +78,9 @@ class Answered:
     between: list[float] = field(default_factory=list)
     """Seconds between two tokens of a request, of all requests."""
     passes: int = 0
-    """Of vLLM in one process with us; 0 elsewhere."""
+    """Of vLLM in one process with us, on a CPU; 0 elsewhere."""
     beside: float = 0.0
-    """Seconds of these passes in which no model ran: the host's, while a GPU would wait."""
+    """Seconds of these passes in which no model ran. In them a GPU would wait."""
 
 
 @app.command()
@@ -316,13 +316,13 @@ def on_vllm(
 def _clocked(options: Any, subject: Subject, measured: RoundTimes) -> MakeBatching:
     """What makes an engine run on vLLM's core, under a clock once that has started."""
     from monitor.vllm.core import CoreBatcher
-    from monitor.vllm.names import ModelClock
+    from monitor.vllm.names import clock_of
     from monitor.vllm.operator import Seat
 
     class Clocked(CoreBatcher):
         def start(self) -> None:
             super().start()
-            measured.clock = ModelClock(self._core)
+            measured.clock = clock_of(self._core)
 
     def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
         return Clocked(size, engine, options, Seat(engine._tap, subject.layer))
@@ -336,11 +336,11 @@ def _bare(options: Any, size: Limits, measured: RoundTimes, *, synchronous: bool
 
     Requests come to it from another thread, as they do to the others: its first pass runs those that have come by then.
     """
-    from monitor.vllm.names import ModelClock, bare_core, busy, core_request, next_outputs
+    from monitor.vllm.names import bare_core, busy, clock_of, core_request, next_outputs
 
     core = bare_core(options, size.running, synchronous=synchronous)
     if synchronous:
-        measured.clock = ModelClock(core)
+        measured.clock = clock_of(core)
 
     def run(prompts: Prompts, new: int) -> float:
         began = time.perf_counter()

@@ -199,7 +199,7 @@ class ModelClock:
     """Where the time of a synchronous core in this process goes: in its model, or beside it.
 
     In the model are forward passes, logits and the choice of tokens. Beside it the host lays passes out, has them
-    scored, and takes in what was drawn.
+    scored, and takes in what was drawn. On a CPU alone: calls of a GPU's model return before it has computed.
     """
 
     def __init__(self, core: Any) -> None:
@@ -237,6 +237,11 @@ class ModelClock:
                     self.passes += name == "forward"
 
         setattr(owner, name, timed)
+
+
+def clock_of(core: Any) -> ModelClock | None:
+    """The clock of a core on a CPU; None for others."""
+    return ModelClock(core) if current_platform.is_cpu() else None
 
 
 def core_request(name: str, ids: Sequence[int], most: int, *, shares: bool, temperature: float = 0.0) -> Any:
