@@ -50,6 +50,26 @@ def gate(told):
     return Gate(told)
 
 
+class Blocks:
+    """A prefix cache that knows no block yet."""
+
+    def hashes(self, name):
+        return ()
+
+
+class Memory:
+    def layout(self):
+        return ()
+
+
+@pytest.fixture
+def sharing(told):
+    """A gate that keeps what was read, in blocks of 16 tokens."""
+    gate = Gate(told, Memory())
+    gate.share(Blocks(), 16, 64)
+    return gate
+
+
 def test_spans_follow_the_rows_of_the_pass(gate, told):
     one, two = gate.admit("one", 5), gate.admit("two", 3)
     gate.lay_out([PassPart(two, 3, 0), PassPart(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
@@ -113,33 +133,22 @@ def test_without_a_memory_nothing_is_taken_from_a_cache(gate):
         gate.share(None, 32, 10)
 
 
-def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(gate, monkeypatch):
+def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(sharing, monkeypatch):
     """`withdraw` may come from another thread, between the two steps in which a pass keeps the rows of a request."""
-
-    class Blocks:
-        def hashes(self, name):
-            return ()
-
-    class Memory:
-        def layout(self):
-            return ()
-
-    gate._memory = Memory()
-    gate.share(Blocks(), 16, 64)
-    name = gate.admit("one", 4)
+    name = sharing.admit("one", 4)
     real, part = TapRows.part, []
 
     def withdrawn(rows, start, stop):
         if not part:
-            part.append(gate.withdraw("one"))
+            part.append(sharing.withdraw("one"))
         return real(rows, start, stop)
 
-    gate.lay_out([PassPart(name, 3, 0)], [7, 8, 9])
+    sharing.lay_out([PassPart(name, 3, 0)], [7, 8, 9])
     monkeypatch.setattr(TapRows, "part", withdrawn)
-    gate.passed({name: []})
+    sharing.passed({name: []})
     assert part
-    assert gate.take_gone() == [name]
-    assert not gate._growing
+    assert sharing.take_gone() == [name]
+    assert not sharing._growing
 
 
 def test_rows_of_a_hit_that_was_evicted_before_its_first_pass_are_not_shown(gate):
@@ -154,23 +163,13 @@ def test_rows_of_a_hit_that_was_evicted_before_its_first_pass_are_not_shown(gate
     assert not gate._due
 
 
-def test_a_block_that_grows_holds_the_rows_of_small_passes_and_copies_those_of_large_ones(gate):
-    class Blocks:
-        def hashes(self, name):
-            return ()
-
-    class Memory:
-        def layout(self):
-            return ()
-
-    gate._memory = Memory()
-    gate.share(Blocks(), 16, 64)
-    one, two = gate.admit("one", 7), gate.admit("two", 3)
-    gate.lay_out([PassPart(one, 7, 0), PassPart(two, 3, 0)], list(range(10)))
-    gate.passed({one: [20], two: [21]})
-    assert [len(growing.runs[0].rows) for growing in gate._growing.values()] == [7, 3]
-    gate.lay_out([PassPart(one, 1, 7), PassPart(two, 1, 3)], [20, 21])
-    gate.passed({one: [30], two: [31]})
-    first, second = (growing.runs[1] for growing in gate._growing.values())
+def test_a_block_that_grows_holds_the_rows_of_small_passes_and_copies_those_of_large_ones(sharing):
+    one, two = sharing.admit("one", 7), sharing.admit("two", 3)
+    sharing.lay_out([PassPart(one, 7, 0), PassPart(two, 3, 0)], list(range(10)))
+    sharing.passed({one: [20], two: [21]})
+    assert [len(growing.runs[0].rows) for growing in sharing._growing.values()] == [7, 3]
+    sharing.lay_out([PassPart(one, 1, 7), PassPart(two, 1, 3)], [20, 21])
+    sharing.passed({one: [30], two: [31]})
+    first, second = (growing.runs[1] for growing in sharing._growing.values())
     assert first.rows is second.rows
     assert [first.cut().ids, second.cut().ids] == [(20,), (21,)]
