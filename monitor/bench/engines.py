@@ -264,13 +264,14 @@ def _variant(
         return
     with tempfile.TemporaryDirectory() as folder:
         subject.loaded.model.save_pretrained(folder)
-        options = _core(subject, Path(folder), size, caching)
         if name in (BARE, SYNCHRONOUS):
+            options = _core(subject, Path(folder), size, caching)
             with _bare(options, size, measured, synchronous=name == SYNCHRONOUS) as run:
                 yield run
             return
         clamps = _clamps(subject) if name == "vllm clamped" else ()
-        with watched(subject, size, clamps, _clocked(options, subject, measured), measured.times) as run:
+        batcher = on_vllm(subject, Path(folder), caching, measured=measured)
+        with watched(subject, size, clamps, batcher, measured.times) as run:
             yield run
 
 
@@ -299,22 +300,16 @@ def _core(
 
 
 def on_vllm(
-    subject: Subject, folder: Path, caching: bool, more: Mapping[str, Any] | None = None
+    subject: Subject,
+    folder: Path,
+    caching: bool,
+    more: Mapping[str, Any] | None = None,
+    measured: RoundTimes | None = None,
 ) -> MakeBatching:
-    """What makes an engine run on vLLM's core, with the weights in a folder; `more` are arguments of `EngineArgs`."""
-    from monitor.vllm.core import CoreBatcher
-    from monitor.vllm.operator import Seat
+    """What makes an engine run on vLLM's core, with the weights in a folder.
 
-    def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
-        return CoreBatcher(
-            size, engine, _core(subject, folder, size, caching, more), Seat(engine._tap, subject.layer)
-        )
-
-    return batcher
-
-
-def _clocked(options: Any, subject: Subject, measured: RoundTimes) -> MakeBatching:
-    """What makes an engine run on vLLM's core, under a clock once that has started."""
+    `more` are arguments of `EngineArgs`; `measured` gets the clock of the core once that has started.
+    """
     from monitor.vllm.core import CoreBatcher
     from monitor.vllm.names import clock_of
     from monitor.vllm.operator import Seat
@@ -322,9 +317,11 @@ def _clocked(options: Any, subject: Subject, measured: RoundTimes) -> MakeBatchi
     class Clocked(CoreBatcher):
         def start(self) -> None:
             super().start()
-            measured.clock = clock_of(self._core)
+            if measured is not None:
+                measured.clock = clock_of(self._core)
 
     def batcher(_loaded: object, size: Limits, engine: Any) -> CoreBatcher:
+        options = _core(subject, folder, size, caching, more)
         return Clocked(size, engine, options, Seat(engine._tap, subject.layer))
 
     return batcher
