@@ -40,9 +40,12 @@ from monitor.rpc.process.allocator import limit_retained_memory
 
 BARE = "vllm bare"
 SYNCHRONOUS = "vllm synchronous"
-VARIANTS = (BARE, SYNCHRONOUS, "vllm watched", "vllm clamped", "builtin watched")
-"""`bare` is vLLM's core without anything of ours. `synchronous` is the same as the monitor runs it: in one process, and
-without async scheduling. What the others are is in `monitor.bench.variants`."""
+OVERLAPPING = "vllm overlapping"
+AS_IT_COMES = (BARE, OVERLAPPING)
+VARIANTS = (*AS_IT_COMES, SYNCHRONOUS, "vllm watched", "vllm clamped", "builtin watched")
+"""`bare` is vLLM's core without anything of ours. `overlapping` is the same with async scheduling, which `bare` has on
+GPUs alone. `synchronous` is the same as the monitor runs it: in one process, and without async scheduling. What the
+others are is in `monitor.bench.variants`."""
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
 _REST = 1.5
@@ -139,7 +142,7 @@ class Child:
 @contextmanager
 def _child(command: Sequence[str], name: str) -> Iterator[Child]:
     # MKL looks before a process of ours can tell it what our server tells it.
-    told = {} if name == BARE else {"MKL_DISABLE_FAST_MM": "1"}
+    told = {} if name in AS_IT_COMES else {"MKL_DISABLE_FAST_MM": "1"}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | told
     )
@@ -245,7 +248,7 @@ def serve_rounds(
     name: str, subject: Subject, running: int, caching: bool, given: IO[str], out: IO[str]
 ) -> None:
     """Load a variant, and run the rounds that come; ours allocate memory as our server does."""
-    if name != BARE:
+    if name not in AS_IT_COMES:
         limit_retained_memory()
     size, measured = limits(subject, running, _LONGEST), RoundTimes()
     with _variant(name, subject, size, caching, measured) as run:
@@ -264,9 +267,9 @@ def _variant(
         return
     with tempfile.TemporaryDirectory() as folder:
         subject.loaded.model.save_pretrained(folder)
-        if name in (BARE, SYNCHRONOUS):
+        if name in (BARE, OVERLAPPING, SYNCHRONOUS):
             options = _core(subject, Path(folder), size, caching)
-            with _bare(options, size, measured, synchronous=name == SYNCHRONOUS) as run:
+            with _bare(options, size, measured, name) as run:
                 yield run
             return
         clamps = _clamps(subject) if name == "vllm clamped" else ()
@@ -328,14 +331,15 @@ def on_vllm(
 
 
 @contextmanager
-def _bare(options: Any, size: Limits, measured: RoundTimes, *, synchronous: bool) -> Iterator[Round]:
+def _bare(options: Any, size: Limits, measured: RoundTimes, name: str) -> Iterator[Round]:
     """VLLM's core as it comes, without its API server, as the others are measured.
 
     Requests come to it from another thread, as they do to the others: its first pass runs those that have come by then.
     """
     from monitor.vllm.names import bare_core, busy, clock_of, core_request, next_outputs
 
-    core = bare_core(options, size.running, synchronous=synchronous)
+    synchronous, overlapping = name == SYNCHRONOUS, name == OVERLAPPING
+    core = bare_core(options, size.running, synchronous=synchronous, overlapping=overlapping)
     if synchronous:
         measured.clock = clock_of(core)
 

@@ -12,7 +12,8 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -157,11 +158,12 @@ def make_request(
     return Request.from_engine_core_request(core_request(name, ids, most, shares=shares), hasher)
 
 
-def bare_core(options: Any, running: int, *, synchronous: bool = False) -> Any:
+def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapping: bool = False) -> Any:
     """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`.
 
     A synchronous one runs as under the monitor: its worker is in this process, and a pass is laid out once the one
-    before is over. By itself vLLM does the first on GPUs alone, and the second on CPUs alone.
+    before is over. By itself vLLM does the first on GPUs alone, and the second on CPUs alone. An overlapping one
+    schedules a pass while the one before runs (async scheduling), on a CPU too, where its worker has its own process.
     """
     wanted: dict[str, Any] = {
         "model": str(options.folder),
@@ -175,14 +177,32 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False) -> Any:
         # Else vLLM gives a worker on a CPU a process of its own.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
-    config = EngineArgs(
-        **{name: value for name, value in wanted.items() if value is not None},
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        max_num_seqs=running,
-        **options.more,
-    ).create_engine_config()
+    with _async_scheduling() if overlapping else nullcontext():
+        config = EngineArgs(
+            **{name: value for name, value in wanted.items() if value is not None},
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            max_num_seqs=running,
+            **options.more,
+        ).create_engine_config()
     return EngineCore(config, Executor.get_class(config), log_stats=False)
+
+
+@contextmanager
+def _async_scheduling() -> Iterator[None]:
+    """Have configurations that are made here schedule asynchronously, which vLLM switches off for CPUs."""
+    platform = type(current_platform)
+    real = platform.check_and_update_config
+
+    def checked(config: Any) -> None:
+        real(config)
+        config.scheduler_config.async_scheduling = True
+
+    platform.check_and_update_config = staticmethod(checked)
+    try:
+        yield
+    finally:
+        platform.check_and_update_config = real
 
 
 def next_outputs(core: Any) -> Mapping[int, Any]:

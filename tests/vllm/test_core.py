@@ -471,6 +471,20 @@ def test_a_synchronous_core_draws_the_same_and_its_time_is_parted(vllm, tmp_path
     assert (clock.passes, clock.beside) == (0, 0.0)
 
 
+def test_an_overlapping_core_has_two_passes_at_once_and_draws_the_same(vllm, tmp_path):
+    beside = Beside(vllm, tmp_path, "float32")
+    asked = [(0, *prompt(number, 20)[1:]) for number in range(2)]
+    bare = beside.bare(asked, drawn_alone)
+    core = vllm.bare_core(beside.core_options(), 16, overlapping=True)
+    assert core.batch_queue_size == 2
+    drawn = [drawn_alone(vllm, core, str(number), ids, 16) for number, ids in enumerate(asked)]
+    core.shutdown()
+    assert drawn == bare
+    after = vllm.bare_core(beside.core_options(), 16)
+    assert after.batch_queue is None
+    after.shutdown()
+
+
 @pytest.mark.parametrize("given", [0, -1, "2", True, 1.5])
 def test_a_number_of_ranks_that_is_none_is_refused(vllm, given):
     from monitor.vllm.core import ranks_in
