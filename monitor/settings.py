@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -109,7 +109,11 @@ def _log_folder(value: object) -> object:
     return str(named) if isinstance(named, Path) else named
 
 
-def _from_json(value: object) -> object:
+_MAPPINGS = {"vllm_options": '{"enforce_eager": true}', "decision_log_masks": '{"card": "[0-9]{16}"}'}
+"""By setting that is a mapping, what to write, for example."""
+
+
+def _from_json(value: object, info: ValidationInfo) -> object:
     """Parse a mapping that was given as JSON text in a flag or a variable; other values stay as they are."""
     if not isinstance(value, str):
         return value
@@ -119,7 +123,8 @@ def _from_json(value: object) -> object:
         why = (
             f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         )
-        raise ValueError(f'not JSON ({why}); write an object, such as {{"card": "[0-9]{{16}}"}}') from None
+        example = _MAPPINGS[str(info.field_name)]
+        raise ValueError(f"not JSON ({why}); write an object, such as {example}") from None
 
 
 def _compiled(value: object) -> object:
@@ -722,7 +727,6 @@ _EXPECTED = {
     "string_type": "write a text, in quotation marks where YAML would read something else",
     "path_type": "write the name of a file or a folder",
     "pattern_type": "write a regular expression that Python's `re` can read",
-    "dict_type": 'write a mapping, such as {"card": "[0-9]{16}"}',
 }
 
 
@@ -730,6 +734,8 @@ def _expected(problem: ErrorDetails) -> str:
     """What to write instead of a wrong value."""
     if problem["type"] in _EXPECTED:
         return _EXPECTED[problem["type"]]
+    if problem["type"] == "dict_type":
+        return f"write a mapping, such as {_MAPPINGS[str(problem['loc'][0])]}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         return message.replace("Input should be ", "write ")

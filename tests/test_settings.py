@@ -1,5 +1,6 @@
 """Settings from flags, environment and file, and what is said about wrong ones."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -330,6 +331,22 @@ def test_wrong_json_is_named_by_its_variable_or_flag(monkeypatch, value, said, w
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
         load_settings()
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", ["{enforce_eager: true}", "[1]", "1"])
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [("vllm_options", {"enforce_eager": True}), ("decision_log_masks", {"card": "[0-9]{16}"})],
+)
+def test_the_example_of_a_mapping_is_one_for_its_setting(name, example, value):
+    with pytest.raises(ConfigurationError, match=re.escape(f"such as {json.dumps(example)}")):
+        load_settings({name: value})
+    load_settings({name: json.dumps(example)})
+
+
+def test_every_mapping_has_an_example():
+    mappings = {name for name, field in Settings.model_fields.items() if isinstance(field.default, dict)}
+    assert mappings == set(module._MAPPINGS)
 
 
 def test_json_in_a_variable_counts(monkeypatch):

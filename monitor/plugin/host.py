@@ -26,7 +26,7 @@ from monitor.plugin.extras import at, extras_of
 from monitor.plugin.refusals import Refusal, refusal_of
 from monitor.records import Clamp, FinishReason, Sampling
 from monitor.rpc.access.call_interceptor import Call, enter
-from monitor.rpc.assembly import assemble
+from monitor.rpc.assembly import assemble, warn_of_unused
 from monitor.rpc.server import Addresses, Server
 from monitor.rpc.wire.requests import GenerationSpec, Input
 from monitor.settings import Settings, load_settings
@@ -39,6 +39,8 @@ from monitor.vllm.station import Station
 
 _UNTIL_THE_END = 1 << 30
 """New tokens that the engine lets a request have: vLLM knows how many were asked for."""
+_OF_VLLM = ("vllm_options", "dtype", "max_running", "max_batch_tokens", "max_cache_tokens")
+"""Settings in whose place vLLM has arguments of its own."""
 _START_SECONDS = 120.0
 _PROOF_SECONDS = 600.0
 _log = structlog.get_logger(__name__)
@@ -95,13 +97,15 @@ class Host:
 
     def __init__(self, config: Any) -> None:
         """Load the dictionary and the policies for the model that vLLM was told to run. Raises ConfigurationError."""
-        self.settings = hosted_settings(config)
+        chosen = chosen_settings(config)
+        self.settings = hosted_settings(chosen, config)
         if not self.settings.vllm_plugin:
             raise ConfigurationError(
                 "vLLM runs under the monitor, and its API server does not know; set vllm_plugin in the settings file "
                 "that SAE_MONITOR_SETTINGS names"
             )
-        configure(self.settings.log_level, self.settings.log_format)
+        configure(chosen.log_level, chosen.log_format)
+        warn_of_unused(chosen, _OF_VLLM, "vLLM runs the model as its own arguments say")
         core = CoreOptions(config.model_config.model, self.settings.dtype, config.model_config.max_model_len)
         static = config.device_config.device_type == "cuda" and not config.model_config.enforce_eager
         parts = assemble(self.settings, make=partial(HostedRuntime, core=core, static=static))
@@ -239,10 +243,14 @@ def host_for(config: Any) -> Host:
     return _host[0]
 
 
-def hosted_settings(config: Any) -> Settings:
-    """The settings of a monitor for the model that vLLM was told to run; vLLM's own arguments win."""
+def chosen_settings(config: Any) -> Settings:
+    """The operator's settings, with the model that vLLM was told to run."""
+    return load_settings({"engine": "vllm", "model": str(config.model_config.model)})
+
+
+def hosted_settings(chosen: Settings, config: Any) -> Settings:
+    """The operator's settings as they hold for the model that vLLM was told to run; vLLM's own arguments win."""
     model = config.model_config
-    chosen = load_settings({"engine": "vllm", "model": str(model.model)})
     longest = model.max_model_len
     changes = {
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,10 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
     """
     if settings.engine == "vllm":
         _need_vllm(settings)
+    else:
+        warn_of_unused(
+            settings, ("vllm_options",), "the engine is the built-in one; it is read with engine: vllm"
+        )
     chosen = chosen_pair(settings.pair, settings.model, settings.dictionary)
     pair = with_norm_limit(_loaded(chosen, settings))
     if note := chosen.note(pair.loaded.digest):
@@ -85,6 +89,13 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
     if why := runtime.engine.why_separate:
         _log.warning("every pass of this model runs one request, and requests take turns", why=why)
     return Assembly(runtime, policies, health, load, seen)
+
+
+def warn_of_unused(settings: Settings, names: Iterable[str], why: str) -> None:
+    """Log each of these settings that was given although nothing reads it."""
+    for name in names:
+        if name in settings.model_fields_set:
+            _log.warning("a setting has no effect", setting=name, why=why)
 
 
 def _need_vllm(settings: Settings) -> None:

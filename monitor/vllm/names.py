@@ -96,6 +96,15 @@ def check_version(version: str = VERSION) -> None:
         )
 
 
+def check_device(device: torch.device) -> None:
+    """Raise ConfigurationError for another kind of device than vLLM runs models on here."""
+    here = current_platform.device_type
+    if device.type != here:
+        raise ConfigurationError(
+            f"the setting device stands for {device.type}, and vLLM runs models on {here} here; leave device out"
+        )
+
+
 def parts_of_pass(runner: Any, scheduled: Mapping[str, int]) -> list[PassPart]:
     """Whose rows a pass has, in order, once the runner has laid it out."""
     batch = runner.input_batch
@@ -300,7 +309,7 @@ def why_refused(request: Any, ends: frozenset[int] | None = None) -> str:
     if asked is None:
         return "only generations are monitored; pooling is not"
     refused = {
-        "logprobs: they name tokens that were not scored": (
+        "logprobs, which beam search needs too: they name tokens that were not scored": (
             asked.logprobs is not None or asked.logprob_token_ids is not None
         ),
         "prompt_logprobs: they name tokens that were not scored": (

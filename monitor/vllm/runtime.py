@@ -15,7 +15,7 @@ from monitor.model.runtime import PROBE, LoadedPair, Runtime
 from monitor.records import Signal, SuppressionNeeds, WatchPlan
 from monitor.vllm.core import CoreBatcher, CoreOptions
 from monitor.vllm.model import without_weights
-from monitor.vllm.names import check_version
+from monitor.vllm.names import check_device, check_version
 from monitor.vllm.operator import Seat
 from monitor.vllm.reference import Reference, compare, reference_of
 from monitor.vllm.scorer import CoreScorer, SharedSteps, TextBatching
@@ -47,9 +47,11 @@ class CoreRuntime(Runtime):
     ) -> None:
         """A runtime of this pair, not started; `options` are those of `Runtime`. Lets go of the model's weights.
 
-        Raises ConfigurationError where this version of vLLM was not tested, or nothing is to be generated.
+        Raises ConfigurationError where this version of vLLM was not tested, where vLLM runs on another kind of device
+        than the pair is on, or where nothing is to be generated.
         """
         check_version()
+        check_device(pair.loaded.device)
         if not (limits or Limits()).running:
             raise ConfigurationError(
                 "with `--engine vllm`, max_running must be at least 1; to score alone, use the built-in engine"

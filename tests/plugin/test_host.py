@@ -28,18 +28,19 @@ def config(**model):
 
 
 def test_vllms_arguments_win(vllm, monkeypatch, tmp_path):
-    from monitor.plugin.host import hosted_settings
+    from monitor.plugin.host import chosen_settings, hosted_settings
 
     (tmp_path / "settings.yaml").write_text("dtype: float32\nmax_running: 3\ncontext_limit: 512\n")
     monkeypatch.setenv("SAE_MONITOR_SETTINGS", str(tmp_path / "settings.yaml"))
-    found = hosted_settings(config())
+    found = hosted_settings(chosen_settings(config()), config())
     assert (found.model, found.dtype, found.max_running, found.context_limit) == (
         "/models/one",
         "bfloat16",
         128,
         512,
     )
-    assert hosted_settings(config(max_model_len=256)).context_limit == 256
+    short = config(max_model_len=256)
+    assert hosted_settings(chosen_settings(short), short).context_limit == 256
 
 
 def test_a_monitor_of_which_the_api_server_does_not_know_does_not_start(vllm, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+import torch
 
 from monitor.errors import ConfigurationError
 
@@ -18,6 +19,20 @@ def test_the_version_was_tested(vllm):
     vllm.check_version()
     with pytest.raises(ConfigurationError, match=r"finds 0\.99\.0"):
         vllm.check_version("0.99.0")
+
+
+def test_another_kind_of_device_than_that_of_vllm_is_refused(vllm):
+    here = vllm.current_platform.device_type
+    vllm.check_device(torch.device(here))
+    with pytest.raises(ConfigurationError, match=f"vLLM runs models on {here} here; leave device out"):
+        vllm.check_device(torch.device("meta"))
+
+
+def test_async_scheduling_is_switched_off_for_cpus_by_the_platform(vllm):
+    """Which `bare_core` undoes for a core that overlaps."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    assert "scheduler_config.async_scheduling = False" in source(CpuPlatform.check_and_update_config)
 
 
 def test_a_step_of_the_core(vllm):
