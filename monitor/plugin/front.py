@@ -6,6 +6,7 @@ Loaded by the entry point `vllm.general_plugins` in each process of vLLM; does n
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 from monitor.errors import MonitorError
@@ -17,11 +18,13 @@ WORKER, SCHEDULER = "monitor.plugin.worker.HostedWorker", "monitor.plugin.schedu
 def register() -> None:
     """Have vLLM's API server refuse what the scheduler would refuse, and tell callers why.
 
-    Its metric `sae_monitor_vllm_watched`, and its `/health`, say whether its engine is monitored.
+    Its metric `sae_monitor_vllm_watched`, and its `/health`, say whether its engine is monitored. vLLM is told to take
+    its first model runner, unless the operator said otherwise: on GPUs it takes the second, which is refused.
     """
     settings = load_settings()
     if not settings.vllm_plugin:
         return
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     from monitor.vllm import names
 
     if getattr(names.InputProcessor.process_inputs, "monitored", False):

@@ -170,8 +170,8 @@ def make_request(
 def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapping: bool = False) -> Any:
     """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`.
 
-    A synchronous one runs as under the monitor: its worker is in this process, and a pass is laid out once the one
-    before is over. By itself vLLM does the first on GPUs alone, and the second on CPUs alone. An overlapping one
+    A synchronous one runs as under the monitor: its worker is in this process, by the first model runner, and a pass
+    is laid out once the one before is over. By itself vLLM does the first on GPUs alone, the others on CPUs alone. An overlapping one
     schedules a pass while the one before runs (async scheduling), on a CPU too, where its worker has its own process.
     """
     wanted: dict[str, Any] = {
@@ -185,6 +185,8 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
     if synchronous:
         # Else vLLM gives a worker on a CPU a process of its own.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # Else vLLM takes its second model runner on a GPU.
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
     with _async_scheduling() if overlapping else nullcontext():
         config = EngineArgs(

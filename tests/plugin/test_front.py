@@ -26,6 +26,9 @@ from tests.rpc.pairs import SILENT, demo_scene
 from tests.waiting import wait_for
 
 
+RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+
+
 def config(worker=front.WORKER, scheduler=front.SCHEDULER):
     return SimpleNamespace(
         parallel_config=SimpleNamespace(worker_cls=worker),
@@ -34,9 +37,22 @@ def config(worker=front.WORKER, scheduler=front.SCHEDULER):
 
 
 def test_without_the_setting_nothing_is_touched(monkeypatch):
-    monkeypatch.delenv("SAE_MONITOR_VLLM_PLUGIN", raising=False)
-    monkeypatch.delenv("SAE_MONITOR_SETTINGS", raising=False)
+    for name in ("SAE_MONITOR_VLLM_PLUGIN", "SAE_MONITOR_SETTINGS", RUNNER):
+        monkeypatch.delenv(name, raising=False)
     front.register()
+    assert RUNNER not in os.environ
+
+
+@pytest.mark.parametrize("given", ["0", "1"])
+def test_vllm_takes_its_first_model_runner_unless_told_otherwise(vllm, monkeypatch, given):
+    monkeypatch.setattr(vllm.InputProcessor.process_inputs, "monitored", True, raising=False)
+    monkeypatch.setenv("SAE_MONITOR_VLLM_PLUGIN", "true")
+    monkeypatch.setenv(RUNNER, given)
+    front.register()
+    assert os.environ[RUNNER] == given
+    monkeypatch.delenv(RUNNER)
+    front.register()
+    assert os.environ[RUNNER] == "0"
 
 
 def test_a_server_that_was_started_without_the_flags_says_which():
