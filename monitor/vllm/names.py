@@ -171,8 +171,9 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
     """A core of vLLM without anything of the monitor, for comparison; `options` are a `CoreOptions`.
 
     A synchronous one runs as under the monitor: its worker is in this process, by the first model runner, and a pass
-    is laid out once the one before is over. By itself vLLM does the first on GPUs alone, the others on CPUs alone. An overlapping one
-    schedules a pass while the one before runs (async scheduling), on a CPU too, where its worker has its own process.
+    is laid out once the one before is over. By itself vLLM does the first on GPUs alone, the others on CPUs alone. An
+    overlapping one schedules a pass while the one before runs (async scheduling), on a CPU too, where its worker has
+    its own process.
     """
     wanted: dict[str, Any] = {
         "model": str(options.folder),

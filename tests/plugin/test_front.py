@@ -25,7 +25,6 @@ from tests.plugin.monitored import written_settings
 from tests.rpc.pairs import SILENT, demo_scene
 from tests.waiting import wait_for
 
-
 RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 
 
