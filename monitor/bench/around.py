@@ -18,6 +18,7 @@ import numpy as np
 from monitor.bench.models import Subject
 from monitor.dictionary.bundle import load_dictionary
 from monitor.model.engine.requests import Finished
+from monitor.model.tap.bank import FeatureBank
 from monitor.pairs.named_pair import NamedPair
 from monitor.policy.files.loader import load_policies
 from monitor.policy.policy import Policy, Rule, WeightedFeature
@@ -51,6 +52,18 @@ def policies_for(subject: Subject) -> PolicySet:
     chance = np.random.default_rng(0)
     picked = [chance.choice(alive, min(FEATURES, len(alive)), replace=False) for _ in range(POLICIES)]
     return PolicySet(tuple(_policy(n, [int(f) for f in mine]) for n, mine in enumerate(picked)), "")
+
+
+def bank_for(subject: Subject, policies: PolicySet) -> FeatureBank:
+    """The features, probes and signals that the policies read on a subject, on its device."""
+    return FeatureBank(
+        subject.autoencoder,
+        subject.maximum,
+        policies.watch.features,
+        policies.clampable,
+        plan=policies.watch,
+        device=subject.loaded.device,
+    )
 
 
 def shipped(subject: Subject, pair: NamedPair) -> PolicySet:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from monitor.bench.around import Watch, shipped, watching
+from monitor.bench.around import Watch, bank_for, shipped, watching
 from monitor.bench.models import Subject, demo
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.liveness import Nobody
@@ -63,9 +63,7 @@ def main(
     torch.set_num_threads(1)
     subject = demo("cpu", "auto")
     policies = shipped(subject, named("tiny"))
-    bank = FeatureBank(
-        subject.autoencoder, subject.maximum, policies.watch.features, policies.clampable, plan=policies.watch
-    )
+    bank = bank_for(subject, policies)
     pool, ids = _pool(subject, bank)
     found: dict[str, NDArray[np.float64]] = {}
     for level in ("no rules", "eleven policies", "policies, log, metrics, mailbox"):

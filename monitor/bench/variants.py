@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from monitor.bench.around import Watch, policies_for, watching
+from monitor.bench.around import Watch, bank_for, policies_for, watching
 from monitor.bench.models import Subject
 from monitor.model.engine.engine import Engine, MakeBatching
 from monitor.model.engine.paged import Limits
 from monitor.model.engine.requests import Event, Finished, GenerationRequest
 from monitor.model.engine.serial import SeparateBatcher
 from monitor.model.load.hook_points import hidden_of, replace_hidden
-from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.tap import Tap
 from monitor.policy.rules.observer import RequestRules
 from monitor.records import Clamp, Sampling
@@ -121,15 +120,7 @@ def watched(
     `times` is filled, for each request of the last round, with the seconds after which something of it was released.
     """
     loaded, policies = subject.loaded, policies_for(subject)
-    plan = policies.watch
-    bank = FeatureBank(
-        subject.autoencoder,
-        subject.maximum,
-        plan.features,
-        policies.clampable,
-        plan=plan,
-        device=loaded.device,
-    )
+    bank = bank_for(subject, policies)
     tap = Tap(bank, loaded.layers[subject.layer])
     engine = Engine(loaded, bank, tap, limits=size, batcher=batcher)
     # No text may end a request early: every variant generates the same number of tokens.

@@ -54,6 +54,10 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
         warn_of_unused(
             settings, ("vllm_options",), "the engine is the built-in one; it is read with engine: vllm"
         )
+    if make is None:
+        warn_of_unused(
+            settings, ("vllm_plugin", "vllm_xargs"), "it is read by the plug-in of `vllm serve` alone"
+        )
     chosen = chosen_pair(settings.pair, settings.model, settings.dictionary)
     pair = with_norm_limit(_loaded(chosen, settings))
     if note := chosen.note(pair.loaded.digest):
@@ -92,9 +96,9 @@ def assemble(settings: Settings, make: MakeRuntime | None = None) -> Assembly:
 
 
 def warn_of_unused(settings: Settings, names: Iterable[str], why: str) -> None:
-    """Log each of these settings that was given although nothing reads it."""
+    """Log each of these settings that is not as it would be by default, although nothing reads it here."""
     for name in names:
-        if name in settings.model_fields_set:
+        if getattr(settings, name) != Settings.model_fields[name].default:
             _log.warning("a setting has no effect", setting=name, why=why)
 
 

@@ -101,7 +101,7 @@ def check_device(device: torch.device) -> None:
     here = current_platform.device_type
     if device.type != here:
         raise ConfigurationError(
-            f"the setting device stands for {device.type}, and vLLM runs models on {here} here; leave device out"
+            f"the setting device chose {device.type}, and this vLLM runs models on {here}; write `device: {here}`"
         )
 
 
@@ -189,7 +189,7 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
         # Else vLLM takes its second model runner on a GPU.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
-    with _async_scheduling() if overlapping else nullcontext():
+    with _async_scheduling() if overlapping and current_platform.is_cpu() else nullcontext():
         config = EngineArgs(
             **{name: value for name, value in wanted.items() if value is not None},
             skip_tokenizer_init=True,
@@ -202,9 +202,9 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
 
 @contextmanager
 def _async_scheduling() -> Iterator[None]:
-    """Have configurations that are made here schedule asynchronously, which vLLM switches off for CPUs."""
+    """Have configurations that are made meanwhile schedule asynchronously, which vLLM's platform for CPUs forbids."""
     platform = type(current_platform)
-    real = platform.check_and_update_config
+    own, real = vars(platform)["check_and_update_config"], platform.check_and_update_config
 
     def checked(config: Any) -> None:
         real(config)
@@ -214,7 +214,7 @@ def _async_scheduling() -> Iterator[None]:
     try:
         yield
     finally:
-        platform.check_and_update_config = real
+        platform.check_and_update_config = own
 
 
 def next_outputs(core: Any) -> Mapping[int, Any]:

@@ -4,9 +4,10 @@ import errno
 from types import SimpleNamespace
 
 import pytest
+import structlog
 import torch
 
-from monitor.errors import ConfigurationError
+from monitor.errors import ConfigurationError, MonitorError
 from monitor.plugin.refusals import refusal_in
 from monitor.policy.rules.observer import Rules
 from monitor.records import Failure
@@ -41,6 +42,23 @@ def test_vllms_arguments_win(vllm, monkeypatch, tmp_path):
     )
     short = config(max_model_len=256)
     assert hosted_settings(chosen_settings(short), short).context_limit == 256
+
+
+def test_settings_that_vllms_arguments_replace_are_warned_about(vllm, monkeypatch, tmp_path):
+    from monitor.plugin import host
+
+    (tmp_path / "settings.yaml").write_text(
+        "vllm_plugin: true\ndictionary: /nowhere\nmax_running: 3\nvllm_options: {block_size: 32}\n"
+    )
+    monkeypatch.setenv("SAE_MONITOR_SETTINGS", str(tmp_path / "settings.yaml"))
+    monkeypatch.setattr(host, "configure", lambda *_: None)
+    asked = config()
+    asked.model_config.enforce_eager = True
+    asked.device_config = SimpleNamespace(device_type="cpu")
+    with structlog.testing.capture_logs() as logs, pytest.raises(MonitorError):
+        host.Host(asked)
+    unused = [log["setting"] for log in logs if log["event"] == "a setting has no effect"]
+    assert unused == ["vllm_options", "max_running"]
 
 
 def test_a_monitor_of_which_the_api_server_does_not_know_does_not_start(vllm, monkeypatch, tmp_path):

@@ -61,15 +61,20 @@ def test_a_pair_of_which_nothing_is_known_is_warned_about(tmp_path: Path) -> Non
     assert "dictionary verify" in log["do"]
 
 
-def test_options_of_vllm_for_the_built_in_engine_are_warned_about(tmp_path: Path) -> None:
+def test_settings_of_vllm_for_the_built_in_engine_are_warned_about(tmp_path: Path) -> None:
     scene = small_scene(tmp_path)
+    given = {"vllm_options": '{"block_size": 32}', "vllm_plugin": True, "vllm_xargs": False}
     with structlog.testing.capture_logs() as logs:
-        assemble(load_settings(scene.flags))
+        assemble(load_settings(scene.flags | {"vllm_options": "{}"}))
         assert not [log for log in logs if log["event"] == "a setting has no effect"]
-        assemble(load_settings(scene.flags | {"vllm_options": '{"block_size": 32}'}))
-    [log] = [log for log in logs if log["event"] == "a setting has no effect"]
-    assert (log["setting"], log["log_level"]) == ("vllm_options", "warning")
-    assert "engine: vllm" in log["why"]
+        assemble(load_settings(scene.flags | given))
+    unused = [log for log in logs if log["event"] == "a setting has no effect"]
+    assert [(log["setting"], log["log_level"]) for log in unused] == [
+        ("vllm_options", "warning"),
+        ("vllm_plugin", "warning"),
+    ]
+    assert "engine: vllm" in unused[0]["why"]
+    assert "plug-in of `vllm serve`" in unused[1]["why"]
 
 
 def test_a_set_of_which_nobody_knows_what_it_costs_is_warned_about(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from monitor.errors import ConfigurationError
+from monitor.pairs.registry import named
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,9 @@ def test_the_version_was_tested(vllm):
 def test_another_kind_of_device_than_that_of_vllm_is_refused(vllm):
     here = vllm.current_platform.device_type
     vllm.check_device(torch.device(here))
-    with pytest.raises(ConfigurationError, match=f"vLLM runs models on {here} here; leave device out"):
+    with pytest.raises(
+        ConfigurationError, match=f"chose meta, .* runs models on {here}; write `device: {here}`"
+    ):
         vllm.check_device(torch.device("meta"))
 
 
@@ -325,3 +328,18 @@ def configuration(executor):
         weight_transfer_config=None,
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
     )
+
+
+def test_by_itself_vllm_takes_its_second_model_runner_where_there_is_triton(vllm, monkeypatch):
+    """As on GPUs. The plug-in, the engine and the benchmark's baseline have it take the first one."""
+    from vllm.config import vllm as configuration
+
+    monkeypatch.setattr(configuration, "HAS_TRITON", True)
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    model = str(named("tiny").model_path())
+    config = vllm.EngineArgs(model=model, enforce_eager=True).create_engine_config()
+    assert config.use_v2_model_runner
+    with pytest.raises(ConfigurationError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
+        vllm.refuse_configuration(config)
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    assert not config.use_v2_model_runner

@@ -131,6 +131,17 @@ def test_another_policy_set_reads_cached_tokens_anew(run, llama, began):
     lease.release()
 
 
+def test_a_policy_set_that_reads_the_same_takes_the_prefix_from_the_cache(run, llama, began):
+    finished(call(run, BASE + tokens(11, 9)), llama[0])
+    plan = WatchPlan(run.bank.fixed)
+    held = run.bank.others.hold(plan), run.bank.hold(plan.features)
+    finished(call(run, BASE + tokens(12, 9)), llama[0])
+    for let_go in held:
+        let_go()
+    finished(call(run, BASE + tokens(13, 9)), llama[0])
+    assert began[1:] == [2 * BLOCK] * 2
+
+
 @pytest.mark.parametrize("where", list(Where))
 def test_clamped_keys_and_values_are_nobody_elses(run, llama, began, where):
     asked = (0, *tokens(f"clamped {where}", 3 * BLOCK))

@@ -53,7 +53,8 @@ class ProbeColumns:
         self._held: Counter[Probe | Signal] = Counter()
         self._whole: SparseAutoencoder | None = None
         self.version = 0
-        """Grows whenever another probe or signal is read, or one is no longer: columns may mean something else then."""
+        """Grows whenever a column comes to mean something else: with a probe that comes or goes, and once the
+        reconstruction error is computed. A policy set that reads the same as one before it changes nothing."""
         self._lock = threading.RLock()
         self.release_first = self.hold(plan)
         """Call it to release what the first policy set holds."""
@@ -91,8 +92,8 @@ class ProbeColumns:
                 _check(probe, self._d_model)
             if Signal.RECONSTRUCTION_ERROR in plan.signals and self._whole is None:
                 self._whole = self._autoencoder.whole().to(self._place["device"], self._place["dtype"])
+                self.version += 1
             self._held.update(named)
-            self.version += 1
             try:
                 for probe in new:
                     self._fill(probe)
@@ -125,17 +126,18 @@ class ProbeColumns:
         row = torch.tensor(probe.weights, dtype=torch.float64) / probe.scale
         bias = probe.bias / probe.scale
         slot = self._of[probe] = self._free.pop()
+        self.version += 1
         self._weights[slot] = row.to(**self._place)
         self._bias[slot] = bias
 
     def _release(self, named: Sequence[Probe | Signal]) -> None:
         with self._lock:
-            self.version += 1
             for held in named:
                 self._held[held] -= 1
                 if self._held[held] == 0:
                     del self._held[held]
                     if isinstance(held, Probe) and (slot := self._of.pop(held, None)) is not None:
+                        self.version += 1
                         self._weights[slot] = 0
                         self._bias[slot] = 0
                         self._free.append(slot)

@@ -95,6 +95,22 @@ def test_passes_of_sets_without_them_leave_them_alone():
     assert torch.isfinite(buffers.readings[:, :1]).all()
 
 
+def test_a_policy_set_that_reads_the_same_as_the_one_before_it_leaves_the_version():
+    def plan():
+        return WatchPlan((), (probe("a"), probe("b")), (Signal.RECONSTRUCTION_ERROR, Signal.RESIDUAL_NORM))
+
+    columns = ProbeColumns(dictionary(), plan(), device=torch.device("cpu"), dtype=torch.float32)
+    version = columns.version
+    let_go = columns.hold(plan())
+    columns.release_first()
+    assert columns.version == version
+    again = columns.hold(plan())
+    let_go()
+    assert columns.version == version
+    again()
+    assert columns.version > version
+
+
 def test_a_later_policy_set_brings_probes_and_takes_them_away():
     columns = ProbeColumns(
         dictionary(), WatchPlan((), (probe("a"),)), device=torch.device("cpu"), dtype=torch.float32
