@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,32 +93,33 @@ class CorePassCounter(PassCounter):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._gate = gate = engine._batcher.gate  # type: ignore[attr-defined]
-        self._laid_out: list[tuple[str, int, int]] = []
-        self._shows_cached = False
-        self._lay_out, self._passed = gate.lay_out, gate.passed
+        self._passes: deque[list[tuple[str, int, int]]] = deque()
+        """Of each pass that is not over, whose rows it has."""
+        self._lay_out, self._passed, self._replay = gate.lay_out, gate.passed, engine.replay
         gate.lay_out, gate.passed = self._count_parts, self._count_pass
+        engine.replay = self._count_cached  # type: ignore[method-assign, assignment]
 
     def _count_parts(self, parts: Sequence[Any], ids: Sequence[int]) -> None:
-        self._shows_cached = True
         self._lay_out(parts, ids)
-        self._shows_cached = False
         found = [(self._gate.request_of(part.name), part.position, part.count) for part in parts]
-        self._laid_out = [one for one in found if one[0] is not None]
+        self._passes.append([one for one in found if one[0] is not None])
 
     def _count_pass(self, drawn: Any) -> None:
         running = self._engine._sequences
-        self.rows += sum(self._new(*part) for part in self._laid_out if part[0] in running)
+        # What was taken back runs again, and counts then.
+        back = {self._gate.request_of(name) for name in self._gate._in_flight[0].back}
+        for part in self._passes.popleft():
+            if part[0] in running and part[0] not in back:
+                self.rows += self._new(*part)
         self._passed(drawn)
 
     def _count(self, spans: Sequence[Any], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
-        if self._shows_cached:
-            running = self._engine._sequences
-            self.cached += sum(
-                self._new(span.request_id, span.position, span.count)
-                for span in spans
-                if span.request_id in running
-            )
         self._after(spans, tokens, ids)
+
+    def _count_cached(self, name: str, position: int, taken: Any, ids: Sequence[int]) -> None:
+        if name in self._engine._sequences:
+            self.cached += self._new(name, position, len(ids))
+        self._replay(name, position, taken, ids)
 
 
 @contextmanager

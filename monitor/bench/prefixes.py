@@ -1,9 +1,9 @@
 """What to keep of a cached prefix, readings or residuals: `python -m monitor.bench.prefixes`.
 
-Inside vLLM a hit on the prefix cache is scored from what was kept with its blocks. Readings are written where the tap
-would have written them. Residuals would be read by the tap once more at each hit. In return they could still be read
-after a reload of policies that name other features, where readings are useless and the prefix runs again, once. How
-long that takes is measured with transformers, without vLLM.
+Inside vLLM a hit on the prefix cache is scored from what was kept with its blocks. Readings can be shown to the rules
+as they are. Residuals would be read by the tap once more at each hit. In return they could still be read after a reload
+of policies that name other features, where readings are useless and the prefix runs again, once. How long that takes is
+measured with transformers, without vLLM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from monitor.bench.around import bank_for, policies_for
 from monitor.bench.models import MAKERS, Subject
-from monitor.model.engine.readout import Readout
+from monitor.model.engine.readout import Readout, Taken
 from monitor.model.load.hook_points import hidden_of
 from monitor.model.tap.tap import Tap, TapBuffers
 from monitor.vllm.prefixes import TapMemory, TapRows
@@ -37,7 +37,7 @@ class Kept:
     way: str
     bytes_per_token: int
     hit: float
-    """Median seconds of a hit, until what was read stands in the tap's buffers."""
+    """Median seconds of a hit, until the rules can be shown what was read."""
     reload: float
     """Median seconds of the first hit after a reload of policies that read other features."""
 
@@ -72,21 +72,27 @@ def compared(subject: Subject, tokens: int, rounds: int) -> tuple[Kept, Kept]:
     ids = torch.randint(5, loaded.model.config.vocab_size, (tokens,), generator=generator)
     memory, residuals = TapMemory(tap), residuals_of(subject, ids)
     tap.apply(residuals, buffers)
-    rows = TapRows.of(Readout(bank, buffers).take(tokens), ids.tolist())
+    readout = Readout(bank, buffers)
+    rows = TapRows.of(readout.take(tokens), ids.tolist())
+
+    def read_again() -> Taken:
+        tap.apply(residuals, buffers)
+        return readout.take(tokens)
+
     ways: dict[str, Callable[[], object]] = {
-        "write": lambda: memory.write(0, rows),
-        "read": lambda: tap.apply(residuals, buffers),
+        "show": lambda: memory.taken(rows).watched(None),
+        "read": lambda: read_again().watched(None),
         "run": lambda: residuals_of(subject, ids),
     }
     took: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             took[name].append(_seconds(way))
-    write, read, run = (statistics.median(took[name]) for name in ways)
+    show, read, run = (statistics.median(took[name]) for name in ways)
     others = 0 if rows.others is None else rows.others.nbytes
     size = rows.readings.nbytes + rows.sinks.nbytes + others
     return (
-        Kept("readings", size // tokens, write, run),
+        Kept("readings", size // tokens, show, run),
         Kept("residuals", residuals.nbytes // tokens, read, read),
     )
 

@@ -30,8 +30,10 @@ from monitor.vllm.names import (
     EngineArgs,
     EngineCore,
     Executor,
+    busy,
     core_request,
     finished_requests,
+    next_outputs,
     refuse_configuration,
 )
 from monitor.vllm.operator import Seat
@@ -46,6 +48,8 @@ _ENVIRONMENT = {
     "VLLM_CONFIGURE_LOGGING": "0",
 }
 """Of vLLM; what the operator set stands."""
+OVERLAPS = "async_scheduling"
+"""The argument of vLLM that has it lay out a pass while the one before it runs."""
 _START_SECONDS = 3600.0
 """Longest time in which vLLM may load and compile a model."""
 
@@ -72,6 +76,17 @@ class CoreOptions:
     def eager(self) -> bool:
         """True where the model is neither compiled nor captured in CUDA graphs."""
         return bool(self.more.get("enforce_eager", False))
+
+    @property
+    def overlaps(self) -> bool:
+        """True where a pass is laid out while the one before it runs.
+
+        Raises ConfigurationError where the argument is neither true nor false.
+        """
+        found = self.more.get(OVERLAPS, False)
+        if not isinstance(found, bool):
+            raise ConfigurationError(f"{OVERLAPS} in vllm_options must be true or false, not {found!r}")
+        return found
 
     @property
     def ranks(self) -> int:
@@ -226,12 +241,12 @@ class CoreBatcher:
         while not self._added.empty():
             self._core.add_request(*self._added.get_nowait())
         scheduler = self._core.scheduler
-        if not scheduler.has_requests():
+        if not (scheduler.has_requests() or busy(self._core)):
             self._running = 0
             if not self._wake.wait(0.5):
                 release()
             return
-        outputs, _ = self._core.step()
+        outputs = next_outputs(self._core)
         self._running = len(scheduler.running)
         for name in finished_requests(outputs):
             if (request := self.gate.request_of(name)) is not None:
@@ -258,7 +273,7 @@ class CoreBatcher:
             "max_model_len": options.longest,
             "max_num_seqs": limits.running,
             "enable_prefix_caching": options.prefix_caching,
-            "async_scheduling": False,
+            "async_scheduling": options.overlaps,
             "trust_remote_code": False,
             "worker_cls": "monitor.vllm.parts.MonitoredWorker",
             "scheduler_cls": "monitor.vllm.parts.GatedScheduler",
@@ -269,11 +284,12 @@ class CoreBatcher:
             wanted["max_num_batched_tokens"] = options.batch_tokens
         if options.cache_bytes is not None:
             wanted["kv_cache_memory_bytes"] = options.cache_bytes
-        if clash := sorted(wanted.keys() & options.more.keys()):
+        more = {name: value for name, value in options.more.items() if name != OVERLAPS}
+        if clash := sorted(wanted.keys() & more.keys()):
             raise ConfigurationError(
                 f"vllm_options sets {', '.join(clash)}, which the monitor sets itself; leave it out"
             )
         try:
-            return EngineArgs(**wanted, **options.more)
+            return EngineArgs(**wanted, **more)
         except TypeError as error:
             raise ConfigurationError(f"vllm_options holds what vLLM does not take ({error})") from None

@@ -57,6 +57,10 @@ class TellingGate:
             self._ranks.tell(chosen.tolist())
         return chosen
 
+    def launched(self, ran: Tensor) -> None:
+        """As `Gate.launched`."""
+        self._gate.launched(ran)
+
 
 class RankedExecutor(UniProcExecutor):  # type: ignore[misc]
     """Runs a model over several ranks of this machine."""

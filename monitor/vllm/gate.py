@@ -2,21 +2,23 @@
 
 The same `Engine` scores and releases tokens here as without vLLM (`monitor.model.engine.engine`). This module turns
 vLLM's passes into its spans: before the forward pass, once the rows are laid out, and after it, before any token that
-was drawn becomes an output.
+was drawn becomes an output. With async scheduling vLLM lays a pass out while the one before it runs.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monitor.model.tap.span import Span
+from monitor.model.tap.transfers import HostCopies, to_device
 from monitor.vllm.prefixes import GrowingBlock, PrefixRows, Run, TapMemory, TapRows
 from monitor.vllm.scorer import ServedSteps
 
@@ -34,6 +36,31 @@ class PassPart:
     """Position of the first of its tokens in the sequence."""
 
 
+@dataclass(eq=False)
+class _Pass:
+    """A pass that was laid out and is not over."""
+
+    parts: Sequence[PassPart]
+    spans: list[Span]
+    shared: list[bool]
+    """Of the spans, whether what is read of them holds for other requests."""
+    layout: Hashable
+    """What the columns of its rows mean."""
+    back: set[str] = field(default_factory=set)
+    """Names of requests whose rows in it were taken back."""
+    copies: HostCopies | None = None
+    ids: Tensor | None = None
+    """The token ids that it ran, on their way to the host; None before it was launched."""
+
+    def ran(self) -> list[int]:
+        """The token ids that it ran, in the order of its rows. Waits for them."""
+        if self.copies is None or self.ids is None:
+            raise RuntimeError("nobody kept what a pass ran")
+        self.copies.wait()
+        found: list[int] = self.ids.tolist()
+        return found
+
+
 class SharedBlocks(Protocol):
     """The blocks of vLLM's prefix cache that requests share."""
 
@@ -45,20 +72,14 @@ class SharedBlocks(Protocol):
 
 
 class Gate:
-    """The requests that vLLM runs and the pass that it is in. `admit` and `withdraw` may be called from any thread."""
+    """The requests that vLLM runs and its passes. `admit` and `withdraw` may be called from any thread."""
 
     def __init__(self, steps: ServedSteps, memory: TapMemory | None = None) -> None:
         """With `memory`, what is read is kept for vLLM's prefix cache, once `share` says how."""
         self._steps, self._memory = steps, memory
         self._blocks: SharedBlocks | None = None
         self._rows: PrefixRows | None = None
-        self._due: dict[str, list[TapRows]] = {}
-        """By vLLM's name, the rows of a request's first tokens that vLLM took from its cache."""
         self._growing: dict[str, GrowingBlock] = {}
-        self._layout: Hashable = None
-        """What the columns of the pass mean."""
-        self._shared: list[bool] = []
-        """Of the spans of the pass, whether what is read of them holds for other requests."""
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._names: dict[str, str] = {}
@@ -66,13 +87,15 @@ class Gate:
         self._of: dict[str, str] = {}
         """Request ids by vLLM's names."""
         self._known: dict[str, int] = {}
-        """By vLLM's name, the tokens that a request has: those of its prompt and all that were drawn."""
+        """By vLLM's name, the tokens that a request has: those of its prompt, and all that were or are being drawn."""
         self._gone: list[str] = []
         """Names of requests that vLLM is still to drop."""
-        self._parts: Sequence[PassPart] | None = None
-        """Of the pass that was laid out and is not over; None between passes."""
-        self._spans: list[Span] = []
-        self._ids: Sequence[int] = ()
+        self._returned: list[str] = []
+        """Names of requests that vLLM is still to take back."""
+        self._laid: _Pass | None = None
+        """The pass that was laid out and not launched."""
+        self._in_flight: deque[_Pass] = deque()
+        """Passes that were launched and are not over, in order."""
 
     def admit(self, request_id: str, tokens: int, name: str | None = None) -> str:
         """Take in a request whose prompt has so many tokens. Its name in vLLM, which is `name` where vLLM gave one."""
@@ -95,71 +118,96 @@ class Gate:
             gone, self._gone = self._gone, []
         for name in gone:
             # Here and not in `withdraw`, which may come while a pass of this thread is keeping its rows.
-            self._due.pop(name, None)
             self._growing.pop(name, None)
         return gone
+
+    def take_returned(self) -> list[str]:
+        """Names of requests, since the last time, whose rows in passes that are not over are void: run them again.
+
+        The thread that runs passes.
+        """
+        returned, self._returned = self._returned, []
+        return returned
 
     def request_of(self, name: str) -> str | None:
         """The request that vLLM knows by a name; None where it was withdrawn or never admitted."""
         return self._of.get(name)
 
-    def lay_out(self, parts: Sequence[PassPart], ids: Sequence[int]) -> None:
-        """A pass is about to run these tokens: whose they are and their ids, in the order of its rows."""
-        if self._due:
-            self._replay(parts)
+    def lay_out(self, parts: Sequence[PassPart], _ids: Sequence[int]) -> None:
+        """A pass is about to run these tokens: whose they are, in the order of its rows.
+
+        What it runs is not taken from the ids that the host knows, but from those on the device (`launched`).
+        """
         spans: list[Span] = []
         first = 0
         for part in parts:
-            known = self._known.get(part.name)
-            draws = known is not None and part.position + part.count == known
+            draws = self._draws(part)
             spans.append(Span(self._of.get(part.name, part.name), first, part.count, part.position, draws))
             first += part.count
-        self._parts, self._spans, self._ids = parts, spans, ids
         # Asked before the pass: what it decides holds from the next one on.
-        self._shared = (
-            [self._steps.plain(span.request_id) for span in spans] if self._rows is not None else []
-        )
+        keeps = self._rows is not None
+        shared = [keeps and self._steps.plain(span.request_id) for span in spans]
         self._steps.before(spans, first)
-        if self._rows is not None and self._memory is not None:
-            self._layout = self._memory.layout()
+        layout = self._memory.layout() if keeps and self._memory is not None else None
+        self._laid = _Pass(parts, spans, shared, layout)
 
     def draw(self, logits: Tensor) -> Tensor | None:
         """Next tokens `[requests]` of a pass from logits `[requests, vocabulary]`; None between passes.
 
         Requests whose prompt has not run to its end get 0, which vLLM discards.
         """
-        if self._parts is None:
+        if self._laid is None:
             return None
-        drawing = [number for number, span in enumerate(self._spans) if span.draws]
+        drawing = [number for number, span in enumerate(self._laid.spans) if span.draws]
         if len(drawing) == len(logits):
             return self._steps.draw(logits.float())
         chosen = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         if drawing:
-            rows = torch.tensor(drawing, device=logits.device)
+            rows = to_device(drawing, torch.int64, logits.device)
             chosen[rows] = self._steps.draw(logits[rows].float())
         return chosen
 
-    def passed(self, drawn: Mapping[str, Sequence[int]]) -> None:
-        """The pass is over and drew these tokens, by vLLM's names. Nothing of it has left vLLM yet.
+    def launched(self, ran: Tensor) -> None:
+        """The pass is on its way, its tokens were drawn, and it runs the first ids of `ran` `[rows or more]`.
 
-        Raises RuntimeError where the pass was never laid out, or drew otherwise than expected: then nobody can say
-        what was scored.
+        Another may be laid out before `passed` is called for it. Does nothing where none was laid out.
         """
-        if self._parts is None:
+        if (now := self._laid) is None:
+            return
+        self._laid = None
+        rows = sum(part.count for part in now.parts)
+        now.copies = HostCopies(ran.device)
+        now.ids = now.copies.add(ran[:rows])
+        now.copies.sent()
+        self._steps.launched()
+        self._in_flight.append(now)
+
+    def passed(self, drawn: Mapping[str, Sequence[int]]) -> None:
+        """The first of the passes on their way is over and drew these tokens, by vLLM's names.
+
+        Nothing of it has left vLLM yet. Raises RuntimeError where the pass was never laid out, or drew otherwise than
+        expected: then nobody can say what was scored.
+        """
+        if not self._in_flight:
             raise RuntimeError("vLLM ran a pass that was not laid out before the monitor")
-        parts, spans, ids = self._parts, self._spans, self._ids
-        self._parts = None
-        tokens = [self._drew(part, span, drawn) for part, span in zip(parts, spans, strict=True)]
-        if not spans:
+        now, ids = self._in_flight[0], self._in_flight[0].ran()
+        self._in_flight.popleft()
+        self._steps.landed()
+        tokens = [self._drew(now, part, span, drawn) for part, span in zip(now.parts, now.spans, strict=True)]
+        if not now.spans:
             return
         if self._rows is not None:
-            self._keep(parts, spans, ids, self._rows)
-        self._steps.after(spans, tokens, ids)
-        if self._blocks is not None:
-            for part, span, shared in zip(parts, spans, self._shared, strict=True):
-                if shared and part.name in self._known and not self._steps.plain(span.request_id):
-                    self._growing.pop(part.name, None)
-                    self._blocks.part(part.name, part.position + part.count)
+            self._keep(now, ids, self._rows)
+        self._steps.after(now.spans, tokens, ids)
+        back = set(self._steps.taken_back())
+        for part, span, shared in zip(now.parts, now.spans, now.shared, strict=True):
+            if part.name not in self._known:
+                continue
+            again = span.request_id in back
+            if again or (shared and not self._steps.plain(span.request_id)):
+                self._part(part.name, part.position + part.count)
+            if again:
+                self._take_back(part.name)
 
     def share(self, blocks: SharedBlocks, size: int, most: int) -> None:
         """Take note that vLLM has a prefix cache of at most so many blocks of `size` tokens.
@@ -173,72 +221,64 @@ class Gate:
     def reach(self, name: str, blocks: Sequence[bytes], tokens: int) -> int:
         """How many of the first tokens of a request may be taken from vLLM's cache, where it holds `tokens` of them.
 
-        Those are the ones that the rules have seen, or can see without a pass over them.
+        Those are the ones that the rules have seen, or are shown now: what was read of them is kept.
         """
         request = self._of.get(name)
-        self._due.pop(name, None)
         if request is None or self._rows is None or self._memory is None:
             return 0
-        scored = self._steps.scored(request)
+        scored, size = self._steps.scored(request), self._rows.size
         if tokens <= scored:
             return tokens
-        if scored:
-            return 0  # evicted while its prompt ran, which is seldom: all of it runs again
-        rows = self._rows.first(blocks[: tokens // self._rows.size], self._memory.layout())
-        if rows:
-            self._due[name] = rows
-        return len(rows) * self._rows.size
+        seen = scored // size
+        if not self._steps.plain(request):
+            return seen * size
+        # Those of the first blocks may be kept no more, and were shown.
+        rows = self._rows.first(blocks[seen : tokens // size], self._memory.layout())
+        end = (seen + len(rows)) * size
+        if end > scored:
+            found = TapRows.joined(rows).part(scored - seen * size, len(rows) * size)
+            self._steps.replay(request, scored, self._memory.taken(found), list(found.ids))
+            if name in self._known and not self._steps.plain(request):
+                self._part(name, end)
+        return end
 
-    def _replay(self, parts: Sequence[PassPart]) -> None:
-        """Show the rules what was read of the tokens that vLLM took from its cache, before their requests go on."""
-        assert self._memory is not None
-        waiting: list[tuple[str, int, TapRows]] = []
-        for part in parts:
-            request, rows = self._of.get(part.name), self._due.pop(part.name, None)
-            # At position 0 vLLM runs it all: it was preempted before its first pass, and its blocks were evicted.
-            if rows and part.position and request is not None and self._steps.scored(request) == 0:
-                waiting.append((request, 0, TapRows.joined(rows).part(0, part.position)))
-        while waiting:
-            waiting = self._replay_pass(waiting, self._memory)
+    def _draws(self, part: PassPart) -> bool:
+        """True where a pass draws a token behind a part, which its request has from then on."""
+        with self._lock:
+            draws = part.position + part.count == self._known.get(part.name)
+            if draws:
+                self._known[part.name] += 1
+        return draws
 
-    def _replay_pass(
-        self, waiting: Sequence[tuple[str, int, TapRows]], memory: TapMemory
-    ) -> list[tuple[str, int, TapRows]]:
-        """Show as many rows as a pass may have; the rest, each with the position of its first token."""
-        spans: list[Span] = []
-        shown: list[TapRows] = []
-        rest: list[tuple[str, int, TapRows]] = []
-        # No pass may have run on this thread yet: `before` takes the buffers into use.
-        self._steps.before([], 0)
-        free, first = memory.most, 0
-        for request, position, rows in waiting:
-            count = min(free - first, len(rows))
-            if count:
-                spans.append(Span(request, first, count, position, draws=False))
-                shown.append(rows.part(0, count))
-                first += count
-            if count < len(rows):
-                rest.append((request, position + count, rows.part(count, len(rows))))
-        self._steps.before(spans, first)
-        for span, rows in zip(spans, shown, strict=True):
-            memory.write(span.first, rows)
-        self._steps.after(spans, [None] * len(spans), [token for rows in shown for token in rows.ids])
-        return [item for item in rest if item[0] in self._names]
+    def _part(self, name: str, tokens: int) -> None:
+        """Something is clamped for a request from this position on, or otherwise: its blocks are its own."""
+        self._growing.pop(name, None)
+        if self._blocks is not None:
+            self._blocks.part(name, tokens)
 
-    def _keep(
-        self, parts: Sequence[PassPart], spans: Sequence[Span], ids: Sequence[int], kept: PrefixRows
-    ) -> None:
+    def _take_back(self, name: str) -> None:
+        """What passes on their way do for a request is void."""
+        for further in [*self._in_flight, *([] if self._laid is None else [self._laid])]:
+            for part, span in zip(further.parts, further.spans, strict=True):
+                if part.name == name:
+                    further.back.add(name)
+                    with self._lock:
+                        if span.draws and name in self._known:
+                            self._known[name] -= 1
+        self._returned.append(name)
+
+    def _keep(self, now: _Pass, ids: Sequence[int], kept: PrefixRows) -> None:
         """Keep what the pass read, block by block, of tokens that nothing was clamped for."""
         assert self._memory is not None
         assert self._blocks is not None
         layout = self._memory.layout()
-        if layout != self._layout:
+        if layout != now.layout:
             return  # another policy set came while the pass ran
         read = TapRows.of(self._steps.taken(len(ids)), ids)
         # A block grows over many passes, and would hold all of each.
-        large = len(ids) > 2 * len(spans)
-        for part, span, shared in zip(parts, spans, self._shared, strict=True):
-            if not shared or part.name not in self._known:
+        large = len(ids) > 2 * len(now.spans)
+        for part, span, shared in zip(now.parts, now.spans, now.shared, strict=True):
+            if not shared or part.name not in self._known or part.name in now.back:
                 continue
             growing = self._growing.get(part.name)
             if growing is None:
@@ -249,14 +289,10 @@ class Gate:
                 if number < len(hashes):
                     kept.put(hashes[number], layout, block)
 
-    def _drew(self, part: PassPart, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
+    def _drew(self, now: _Pass, part: PassPart, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
         found = drawn.get(part.name, ())
-        with self._lock:
-            if part.name not in self._known:
-                return None
-            if len(found) != span.draws:
-                raise RuntimeError(f"vLLM drew {len(found)} tokens where {int(span.draws)} was expected")
-            if not span.draws:
-                return None
-            self._known[part.name] += 1
-        return int(found[0])
+        if part.name not in self._known or part.name in now.back:
+            return None
+        if len(found) != span.draws:
+            raise RuntimeError(f"vLLM drew {len(found)} tokens where {int(span.draws)} was expected")
+        return int(found[0]) if span.draws else None

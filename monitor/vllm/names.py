@@ -28,6 +28,7 @@ from vllm.distributed.parallel_state import get_tp_group
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 from vllm.platforms import current_platform
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import (
     EngineCoreOutput,
@@ -59,6 +60,7 @@ else:
 
 __all__ = [
     "VERSION",
+    "AsyncScheduler",
     "CachedBlocks",
     "EngineArgs",
     "EngineCore",
@@ -116,6 +118,29 @@ def token_ids_of_pass(runner: Any, rows: int) -> list[int]:
     """Token ids of the first rows of a pass, once the runner has laid it out."""
     ids: list[int] = runner.input_ids.cpu[:rows].tolist()
     return ids
+
+
+def ids_that_run(runner: Any) -> Tensor:
+    """Token ids `[most rows]` of the pass that the runner has queued on its device, from the first row on.
+
+    With async scheduling the host does not know those that the pass before draws.
+    """
+    ids: Tensor = runner.input_ids.gpu
+    return ids
+
+
+def run_again(scheduler: Any, name: str) -> None:
+    """Let a running request begin anew, with what its cached blocks hold. Passes on their way draw nothing for it.
+
+    For others than those that run there is nothing to do.
+    """
+    request = scheduler.requests.get(name)
+    if request is None or request.status != RequestStatus.RUNNING:
+        return
+    scheduler.running.remove(request)
+    scheduler._preempt_request(request, time.monotonic(), drop_stale_output=True)
+    # As `reset_prefix_cache` has it: it may be in the very next pass, whose worker must not take it for the same.
+    scheduler.prev_step_scheduled_req_ids.discard(name)
 
 
 def watch_passes(runner: Any, before: Callable[[], None]) -> None:
@@ -189,7 +214,7 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
         # Else vLLM takes its second model runner on a GPU.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         wanted |= {"distributed_executor_backend": "uni", "async_scheduling": False}
-    with _async_scheduling() if overlapping and current_platform.is_cpu() else nullcontext():
+    with async_scheduling() if overlapping and current_platform.is_cpu() else nullcontext():
         config = EngineArgs(
             **{name: value for name, value in wanted.items() if value is not None},
             skip_tokenizer_init=True,
@@ -201,7 +226,7 @@ def bare_core(options: Any, running: int, *, synchronous: bool = False, overlapp
 
 
 @contextmanager
-def _async_scheduling() -> Iterator[None]:
+def async_scheduling() -> Iterator[None]:
     """Have configurations that are made meanwhile schedule asynchronously, which vLLM's platform for CPUs forbids."""
     platform = type(current_platform)
     own, real = vars(platform)["check_and_update_config"], platform.check_and_update_config
@@ -413,7 +438,7 @@ def refuse_configuration(config: Any) -> None:
         "several machines (nnodes above 1)": parallel.nnodes > 1,
         "a worker in a process of its own, or Ray (leave --distributed-executor-backend out; without a GPU, set "
         "VLLM_ENABLE_V1_MULTIPROCESSING=0)": alone and executor not in (None, "uni") and not ranked,
-        "async scheduling (write --no-async-scheduling)": scheduler.async_scheduling,
+        "async scheduling over several ranks": scheduler.async_scheduling and ranked,
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
         "transfer of keys and values between servers": config.kv_transfer_config is not None,

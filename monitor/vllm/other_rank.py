@@ -102,6 +102,9 @@ class ToldGate:
         self._draws = False
         return torch.tensor(self._orders.take(list), dtype=torch.int64, device=logits.device)
 
+    def launched(self, ran: Tensor) -> None:
+        """Nothing: the first rank keeps what the pass ran."""
+
 
 class RankWorker:
     """The worker of this rank, and what it is told."""

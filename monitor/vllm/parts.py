@@ -12,14 +12,17 @@ from monitor.vllm import station
 from monitor.vllm.gate import Gate
 from monitor.vllm.layers import install
 from monitor.vllm.names import (
+    AsyncScheduler,
     CachedBlocks,
     DrawingSampler,
     PlatformWorker,
     RequestStatus,
     Scheduler,
     drawn_tokens,
+    ids_that_run,
     parts_of_pass,
     refuse_configuration,
+    run_again,
     token_ids_of_pass,
     watch_passes,
 )
@@ -30,7 +33,7 @@ class MonitoredWorker(PlatformWorker):  # type: ignore[misc]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load the model, install the tap, and have each pass laid out before the gate."""
-        here = station.found()
+        here = self._here = station.found()
         station.salt(self.vllm_config, here.seat)
         super().load_model(*args, **kwargs)
         runner = self.model_runner
@@ -46,13 +49,22 @@ class MonitoredWorker(PlatformWorker):  # type: ignore[misc]
         self._scheduled = scheduler_output.num_scheduled_tokens
         return super().execute_model(scheduler_output, *args, **kwargs)
 
+    def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """Have the pass draw its tokens, which ends what is queued of it."""
+        found = super().sample_tokens(*args, **kwargs)
+        self._here.gate.launched(ids_that_run(self.model_runner))
+        return found
+
     def _lay_out(self, here: station.Station) -> None:
         parts = parts_of_pass(self.model_runner, self._scheduled)
         here.gate.lay_out(parts, token_ids_of_pass(self.model_runner, sum(part.count for part in parts)))
 
 
-class GatedScheduler(Scheduler):  # type: ignore[misc]
-    """A scheduler of vLLM whose requests are run as long as the gate lets them."""
+class GatedScheduler(AsyncScheduler):  # type: ignore[misc]
+    """A scheduler of vLLM whose requests are run as long as the gate lets them.
+
+    It may lay out a pass while the one before it runs. Where vLLM schedules synchronously, it never does.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,7 +86,10 @@ class GatedScheduler(Scheduler):  # type: ignore[misc]
         if scheduler_output.total_num_scheduled_tokens:
             self._gate.passed(drawn_tokens(model_runner_output))
         self._drop()
-        return super().update_from_output(scheduler_output, model_runner_output)
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        for name in self._gate.take_returned():
+            run_again(self, name)
+        return outputs
 
     def _drop(self) -> None:
         if gone := self._gate.take_gone():

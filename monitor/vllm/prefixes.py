@@ -11,11 +11,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monitor.model.engine.readout import Taken
-from monitor.model.tap.tap import Tap, TapBuffers
+from monitor.model.tap.tap import Tap
 from monitor.records import Readings
 
 _LEAST = 64
@@ -160,7 +159,7 @@ class GrowingBlock:
 
 
 class TapMemory:
-    """The rows that the tap's buffers hold, of the thread that runs passes."""
+    """What the rows mean that the tap of a model writes."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
@@ -171,22 +170,7 @@ class TapMemory:
         features = bank.features_in(np.arange(bank.read, dtype=np.intp)).tobytes()
         return features, bank.others.version, bank.others.read_any
 
-    @property
-    def most(self) -> int:
-        """Rows of the longest pass."""
-        return len(self._buffers().readings)
-
-    def write(self, first: int, rows: TapRows) -> None:
-        """Write rows where a pass would have, from row `first` on."""
-        buffers, mine = self._buffers(), slice(first, first + len(rows))
-        buffers.readings[mine, : rows.readings.shape[1]] = torch.from_numpy(rows.readings).to(
-            buffers.readings
-        )
-        if rows.others is not None:
-            buffers.others[mine] = torch.from_numpy(rows.others).to(buffers.others)
-        buffers.sinks[mine] = torch.from_numpy(rows.sinks).to(buffers.sinks.device)
-
-    def _buffers(self) -> TapBuffers:
-        buffers = self._tap.current()
-        assert buffers is not None, "the engine's `before` takes the buffers into use"
-        return buffers
+    def taken(self, rows: TapRows) -> Taken:
+        """Rows as a pass over their tokens alone would have read them."""
+        sinks = rows.sinks if rows.sinks.any() else None
+        return Taken(self._tap.bank, rows.readings, rows.readings.shape[1], rows.others, sinks)

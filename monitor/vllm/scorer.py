@@ -156,6 +156,12 @@ class CoreScorer(ScoredPasses):
                 self.fail(part.text, error)
         self._deliver(over)
 
+    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
+        """As `ServedSteps.replay`."""
+        span = Span(request_id, 0, len(ids), position, draws=False)
+        self.before([span])
+        self.after([span], ids, lambda _rows: taken)
+
     def died(self) -> None:
         """End every text with an error, because vLLM has failed."""
         self._end_all(Unavailable("the scorer does not run; the server must be restarted"))
@@ -206,6 +212,27 @@ class ServedSteps(Steps, Protocol):
 
     def taken(self, rows: int) -> Taken:
         """What the pass that just ended wrote for its rows, so many, on the host; copied there once."""
+
+    def launched(self) -> None:
+        """Be told that the pass of the last `before` is on its way, so that the next may be laid out before it is over.
+
+        What it writes is copied once it has. Called after `draw`, where tokens are drawn here.
+        """
+
+    def landed(self) -> None:
+        """Be told that the first of the passes that are on their way is over: `taken` and `after` are about it."""
+
+    def taken_back(self) -> list[str]:
+        """Requests whose clamps changed while a further pass ran without the change, since the last time.
+
+        What that pass draws and reads of them is ignored: their tokens from `scored` on must run again.
+        """
+
+    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
+        """Show the rules what an earlier pass read of a request's next tokens `ids`, which will not run.
+
+        The first of them is at `position`; `taken` has their rows, in order.
+        """
 
     def lost(self, request_id: str) -> None:
         """Be told that vLLM has ended a request that was not over."""
@@ -264,6 +291,24 @@ class SharedSteps:
         if (scorer := self._scorer()) is not None:
             scorer.after(spans, ids, self._engine.taken)
         self._engine.after(spans, tokens, ids)
+
+    def launched(self) -> None:
+        """As `ServedSteps.launched`."""
+        self._engine.launched()
+
+    def landed(self) -> None:
+        """As `ServedSteps.landed`."""
+        self._engine.landed()
+
+    def taken_back(self) -> list[str]:
+        """As `ServedSteps.taken_back`; for texts nothing is clamped."""
+        return self._engine.taken_back()
+
+    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
+        """As `ServedSteps.replay`, of a text too."""
+        scorer = self._scorer()
+        texts = scorer is not None and scorer.text(request_id) is not None
+        (scorer if scorer is not None and texts else self._engine).replay(request_id, position, taken, ids)
 
     def lost(self, request_id: str) -> None:
         """As `ServedSteps.lost`, of a text too."""

@@ -23,6 +23,9 @@ class PassGate(Protocol):
     def draw(self, logits: Tensor) -> Tensor | None:
         """Next tokens `[requests]` of a pass from logits `[requests, vocabulary]`; None between passes."""
 
+    def launched(self, ran: Tensor) -> None:
+        """The pass is on its way, its tokens were drawn, and it runs the first ids of `ran` `[rows or more]`."""
+
 
 def _unheard(error: BaseException, _stuck: bool) -> None:
     raise error

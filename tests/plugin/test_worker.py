@@ -56,7 +56,6 @@ def config(**changes):
         ({"decode_context_parallel_size": 2}, "context parallelism"),
         ({"nnodes": 2}, "several machines"),
         ({"distributed_executor_backend": "mp"}, "VLLM_ENABLE_V1_MULTIPROCESSING=0"),
-        ({"async_scheduling": True}, "--no-async-scheduling"),
         ({"speculative_config": object()}, "speculative"),
         ({"lora_config": object()}, "LoRA"),
         ({"kv_transfer_config": object()}, "transfer"),
@@ -70,6 +69,7 @@ def config(**changes):
 )
 def test_what_is_refused(vllm, change, said):
     vllm.refuse_configuration(config())
+    vllm.refuse_configuration(config(async_scheduling=True))
     with pytest.raises(ConfigurationError, match=said):
         vllm.refuse_configuration(config(**change))
 
@@ -78,6 +78,6 @@ def test_the_worker_looks_before_it_loads(vllm, monkeypatch):
     from monitor.plugin.worker import HostedWorker
 
     worker = HostedWorker.__new__(HostedWorker)
-    worker.vllm_config = config(async_scheduling=True)
-    with pytest.raises(ConfigurationError, match="async"):
+    worker.vllm_config = config(nnodes=2)
+    with pytest.raises(ConfigurationError, match="several machines"):
         worker.load_model()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,15 @@ def on_vllm(
     *,
     options: dict[str, Any] | None = None,
     later: tuple[int, ...] = (),
+    overlapping: bool = False,
     **more: Any,
 ) -> Iterator[Running]:
-    """As `running`, with vLLM's core as the batcher, and operators for probes at the layers `later`."""
-    from monitor.vllm.core import CoreBatcher, CoreOptions
+    """As `running`, with vLLM's core as the batcher, and operators for probes at the layers `later`.
+
+    An `overlapping` core lays out a pass while the one before it runs, on a CPU too, where vLLM itself would not.
+    """
+    from monitor.vllm.core import OVERLAPS, CoreBatcher, CoreOptions
+    from monitor.vllm.names import async_scheduling
     from monitor.vllm.operator import Seat
     from monitor.vllm.scorer import CoreScorer, SharedSteps
 
@@ -167,7 +172,7 @@ def on_vllm(
     scorer = CoreScorer(loaded, lambda: batchers[0])
 
     def batcher(_loaded: LoadedModel, limits: Limits, engine: Any) -> CoreBatcher:
-        given = {"enforce_eager": True, "block_size": 32} | (options or {})
+        given = {"enforce_eager": True, "block_size": 32, OVERLAPS: overlapping} | (options or {})
         core = CoreOptions(folder, "float32", CONTEXT, limits.batch_tokens, caching, 32 << 20, given)
         steps = SharedSteps(engine, lambda: scorer)
         engine._later = LaterTaps(loaded.layers, engine._tap, LAYER)
@@ -175,6 +180,9 @@ def on_vllm(
         batchers.append(CoreBatcher(limits, steps, core, seat))
         return batchers[0]
 
-    with running(loaded, sae, limits=limits, batcher=batcher, **more) as run:
+    with ExitStack() as stack:
+        with async_scheduling() if overlapping else nullcontext():
+            run = stack.enter_context(running(loaded, sae, limits=limits, batcher=batcher, **more))
+        assert (run.engine._batcher._core.batch_queue is not None) is overlapping
         run.scorer = scorer
         yield run

@@ -53,9 +53,10 @@ def llama(vllm, tmp_path_factory):
     return family("llama", folder), folder
 
 
-@pytest.fixture(scope="module")
-def run(llama):
-    with on_vllm(*llama, dictionary(), clampable=[40], limits=Limits(running=64, batch_tokens=96)) as started:
+@pytest.fixture(scope="module", params=[False, True], ids=["synchronous", "overlapping"])
+def run(llama, request):
+    limits = Limits(running=64, batch_tokens=96)
+    with on_vllm(*llama, dictionary(), clampable=[40], limits=limits, overlapping=request.param) as started:
         yield started
 
 
@@ -205,8 +206,8 @@ class TestFaults:
     def test_rows_of_another_request(self, run, monkeypatch):
         from monitor.vllm import parts
 
-        real = parts.token_ids_of_pass
-        monkeypatch.setattr(parts, "token_ids_of_pass", lambda runner, rows: real(runner, rows)[::-1])
+        real = parts.ids_that_run
+        monkeypatch.setattr(parts, "ids_that_run", lambda runner: real(runner).flip(0))
         call = run.call(prompt(14))
         assert call.finished().reason is FinishReason.POLICY
         assert call.observer.failures == [Failure.ROW_MISMATCH]

@@ -38,6 +38,61 @@ def test_async_scheduling_is_switched_off_for_cpus_by_the_platform(vllm):
     assert "scheduler_config.async_scheduling = False" in source(CpuPlatform.check_and_update_config)
 
 
+def test_a_step_of_a_core_that_overlaps(vllm):
+    """A pass is laid out, and its tokens drawn, before what the one before it drew is taken in, but for structured
+    output, where they are drawn after it. Passes are taken in in order."""
+    from vllm.config import VllmConfig
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    step = source(vllm.EngineCore.step_with_batch_queue)
+    order = [
+        "self.scheduler.schedule(",
+        "self.model_executor.execute_model(",
+        "future = self.model_executor.sample_tokens(",
+        "batch_queue.appendleft((future, scheduler_output, exec_future))",
+        "batch_queue.pop()",
+        "self.scheduler.update_from_output(",
+        "future = self.model_executor.sample_tokens(",
+    ]
+    place = 0
+    for part in order:
+        place = step.index(part, place) + 1
+    assert "return 2" in source(VllmConfig.max_concurrent_batches.fget)
+    assert UniProcExecutor.supports_async_scheduling()
+
+
+def test_a_request_that_runs_again(vllm):
+    """As `run_again` has it: what passes in flight draw for it is dropped, and their tokens never become its next."""
+    from vllm.v1.worker.gpu_input_batch import InputBatch
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    preempt = source(vllm.Scheduler._preempt_request)
+    assert "request.num_stale_output_tokens = request.num_in_flight_tokens" in preempt
+    assert "request.num_computed_tokens = 0" in preempt
+    assert "self.waiting.prepend_request(request)" in preempt
+    assert "if output_is_stale and request.drop_stale_output:" in source(vllm.Scheduler.update_from_output)
+    reset = source(vllm.Scheduler.reset_prefix_cache)
+    assert "self._preempt_request(request, timestamp, drop_stale_output=True)" in reset
+    assert "self.prev_step_scheduled_req_ids.clear()" in reset
+    data = source(vllm.Scheduler._make_cached_request_data)
+    assert "if req_id not in self.prev_step_scheduled_req_ids:" in data
+    update = source(GPUModelRunner._update_states)
+    assert "unscheduled_req_ids = cached_req_ids - (scheduled_req_ids - resumed_req_ids)" in update
+    assert "resumed_token_ids = req_data.all_token_ids[req_id]" in update
+    assert "self.prev_req_id_to_index.pop(req_id, None)" in source(InputBatch.remove_request)
+
+
+def test_what_a_pass_ran_is_read_from_the_device(vllm):
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    scattered = source(GPUModelRunner._prepare_input_ids)
+    assert "self.input_ids.gpu" in scattered
+    assert "prev_sampled_token_ids" in scattered
+    assert "v.gpu = v.cpu" in source(CPUModelRunner._postprocess_tensors)
+    assert callable(vllm.PlatformWorker.sample_tokens)
+
+
 def test_a_step_of_the_core(vllm):
     step = source(vllm.EngineCore.step)
     order = [
@@ -303,7 +358,7 @@ class TestSeveralRanks:
         vllm.forget_rendezvous("tcp://127.0.0.1:1")
 
 
-def configuration(executor):
+def configuration(executor, *, overlapping=False):
     """As vLLM's, of two ranks, as far as it is looked at."""
     from types import SimpleNamespace
 
@@ -319,7 +374,7 @@ def configuration(executor):
     )
     return SimpleNamespace(
         parallel_config=parallel,
-        scheduler_config=SimpleNamespace(async_scheduling=False),
+        scheduler_config=SimpleNamespace(async_scheduling=overlapping),
         speculative_config=None,
         lora_config=None,
         kv_transfer_config=None,
@@ -343,3 +398,9 @@ def test_by_itself_vllm_takes_its_second_model_runner_where_there_is_triton(vllm
         vllm.refuse_configuration(config)
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
     assert not config.use_v2_model_runner
+
+
+def test_several_ranks_do_not_overlap(vllm):
+    vllm.refuse_configuration(configuration(vllm.RANKED))
+    with pytest.raises(ConfigurationError, match=r"yet: async scheduling over several ranks$"):
+        vllm.refuse_configuration(configuration(vllm.RANKED, overlapping=True))

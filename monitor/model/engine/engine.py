@@ -23,14 +23,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,9 +45,9 @@ from monitor.model.compute_threads import release
 from monitor.model.engine.chunks import longest_prompt, too_long
 from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
-from monitor.model.engine.readout import Readout, Taken
+from monitor.model.engine.readout import PassCopy, Readout, Taken
 from monitor.model.engine.requests import KEPT, Emit, GenerationRequest, pass_failed
-from monitor.model.engine.sampler import Sampler
+from monitor.model.engine.sampler import Choice, Sampler
 from monitor.model.engine.sequence import FAILED, Outbox, Sequence, ran_others
 from monitor.model.engine.serial import NoBatcher, SeparateBatcher, why_not_batched
 from monitor.model.load.model import LoadedModel
@@ -74,6 +74,27 @@ class _Work:
     buffers: TapBuffers
     readout: Readout
     sampler: Sampler
+
+
+@dataclass(eq=False)
+class _Pass:
+    """A pass that was laid out."""
+
+    rows: int
+    sequences: list[Sequence | None]
+    """Whose its spans are; None where the request has ended, or where its rows were taken back."""
+    drawing: list[int] = field(default_factory=list)
+    """Numbers of the spans that draw a token."""
+    apart: bool = False
+    """Attention was computed for each request by itself."""
+    again: bool = False
+    """It ran a second time."""
+    copy: PassCopy | None = None
+    """What it wrote, where it was launched; else that stands in the buffers until it is over."""
+    choice: Choice | None = None
+    """As `copy`, of the sampler."""
+    taken: tuple[int, Taken] | None = None
+    """What of it is on the host already, and of how many rows."""
 
 
 class Engine:
@@ -103,14 +124,15 @@ class Engine:
         self._draining = False
         self._passes = 0
         self._unscored = self._clean = 0
-        self._apart = self._again = False
-        """Of the pass: whether attention was computed for each request by itself, and whether it ran a second time."""
-        self._pass_rows = 0
-        self._laid_out: list[Sequence | None] = []
-        """Whose the spans of the pass are; None where the request has ended."""
+        self._laid = _Pass(0, [])
+        """The pass that was laid out last."""
+        self._in_flight: deque[_Pass] = deque()
+        """Passes that were launched and are not over, in order."""
+        self._landed: _Pass | None = None
+        """The launched pass that `after` is about to be told of."""
+        self._returned: list[str] = []
+        """Requests whose rows were taken back, for `taken_back`."""
         self._work: _Work | None = None
-        self._taken: tuple[int, Taken] | None = None
-        """What of the pass is on the host already, and of how many rows."""
         self._longest = longest_prompt(loaded)
         self._rows = 0
         self._end_ids = _end_ids(loaded) if finds_ends else frozenset()
@@ -238,9 +260,51 @@ class Engine:
 
     def taken(self, rows: int) -> Taken:
         """What the pass that just ended wrote for its first rows, on the host; copied there once. Engine thread."""
-        if self._taken is None or self._taken[0] != rows:
-            self._taken = rows, self._working().readout.take(rows)
-        return self._taken[1]
+        now = self._over
+        if now.taken is None or now.taken[0] != rows:
+            copy = now.copy or self._working().readout.copy(rows)
+            now.taken = rows, copy.taken()
+        return now.taken[1]
+
+    def launched(self) -> None:
+        """The pass that was laid out is on its way, and another may be laid out before it is over. Engine thread."""
+        work, now = self._working(), self._laid
+        now.copy = work.readout.copy(now.rows)
+        now.choice = work.sampler.choice(len(now.drawing))
+        for number in now.drawing:
+            if (sequence := now.sequences[number]) is not None:
+                sequence.draw.awaited()
+        self._in_flight.append(now)
+
+    def landed(self) -> None:
+        """The first of the passes that are on their way is over: `taken` and `after` are about it. Engine thread."""
+        self._landed = self._in_flight.popleft()
+
+    def taken_back(self) -> list[str]:
+        """Requests whose clamps changed while a further pass ran without the change, since the last time.
+
+        What that pass draws and reads of them is ignored: their tokens from `scored` on must run again. Engine thread.
+        """
+        found, self._returned = self._returned, []
+        return found
+
+    def replay(self, request_id: str, position: int, taken: Taken, ids: Items[int]) -> None:
+        """Show the rules what an earlier pass read of a request's next tokens, which will not run. Engine thread.
+
+        `taken` has a row for each of the tokens `ids`, whose first is at `position`.
+        """
+        if (sequence := self._sequences.get(request_id)) is None:
+            return
+        span = Span(request_id, 0, len(ids), position, draws=False)
+        try:
+            self._begin(sequence)
+            if self._score(_Pass(len(ids), [sequence]), [span], taken, ids):
+                self._not_clean()
+            if sequence.ended:
+                self._forget(sequence)
+        except Exception as error:  # noqa: BLE001  (one request must not end the others)
+            self._broke(sequence, error)
+        self._deliver()
 
     def ready(self, rows: int) -> None:
         """`Steps`: allocate what the tap and the sampler write."""
@@ -254,13 +318,11 @@ class Engine:
         """`Steps`: lay out clamps and sampling of a pass."""
         work = self._working()
         buffers = work.buffers
-        self._taken = None
-        self._apart = self._again = False
-        self._pass_rows = rows
         self._tap.use(buffers)
         self._drop_cancelled()
         find = self._sequences.get
-        self._laid_out = sequences = [find(span.request_id) for span in spans]
+        sequences = [find(span.request_id) for span in spans]
+        self._laid = _Pass(rows, sequences, [number for number, span in enumerate(spans) if span.draws])
         parts: list[tuple[Span, ClampRow | None]] = []
         free = 0
         for number, (span, sequence) in enumerate(zip(spans, sequences, strict=True)):
@@ -279,13 +341,13 @@ class Engine:
         buffers.begin([span.first for span in spans if span.position == 0])
         buffers.settle(self._bank)
         buffers.poison(rows)
-        self._prepare([number for number, span in enumerate(spans) if span.draws])
-        self._written()
+        self._prepare(self._laid)
 
     def suspect(self) -> bool:
         """`Steps`: whether a request of the pass may spoil the others'."""
-        self._apart = any(sequence is not None and sequence.suspect for sequence in self._laid_out)
-        return self._apart
+        now = self._laid
+        now.apart = any(sequence is not None and sequence.suspect for sequence in now.sequences)
+        return now.apart
 
     def draw(self, logits: Tensor) -> Tensor:
         """`Steps`: choose the next tokens."""
@@ -297,34 +359,34 @@ class Engine:
 
     def again(self) -> bool:
         """`Steps`: whether the pass must run once more; a second run finds the same clamps and random numbers."""
-        work, rows = self._working(), self._pass_rows
+        work, now = self._working(), self._laid
         later = () if self._later is None else self._later.columns()
-        if work.buffers.finite(self._bank, rows, later) and work.sampler.finite():
+        if work.buffers.finite(self._bank, now.rows, later) and work.sampler.finite():
             return False
-        self._apart = self._again = True
-        self._taken = None
+        now.apart = now.again = True
         _log.warning("a pass computed what is no number, and runs again with its requests apart")
-        work.buffers.poison(rows)
-        self._written()
+        work.buffers.poison(now.rows)
         return True
 
     def after(self, spans: Items[Span], tokens: Items[int | None], ids: Items[int]) -> None:
         """`Steps`: score what ran, release it, end what is done."""
-        work = self._working()
+        now = self._over
         self._passes += 1
         taken = self.taken(spans[-1].first + spans[-1].count)
-        drawing = [number for number, token in enumerate(tokens) if token is not None]
-        broken = {drawing[row] for row in work.sampler.broken(len(drawing))}
-        told = {drawing[row]: found for row, found in work.sampler.likelihoods().items()}
+        drawing = now.drawing
+        choice = now.choice or self._working().sampler.choice(len(drawing))
+        broken = {drawing[row] for row in choice.broken()}
+        told = {drawing[row]: found for row, found in choice.likelihoods().items()}
         self._clean += 1
-        failed = self._score(spans, taken, ids)
-        if failed or broken or self._again:
+        self._arrived(now)
+        failed = self._score(now, spans, taken, ids)
+        if failed or broken or now.again:
             self._not_clean()
-        for number, (sequence, token) in enumerate(zip(self._laid_out, tokens, strict=True)):
+        for number, (sequence, token) in enumerate(zip(now.sequences, tokens, strict=True)):
             if sequence is None:
                 continue
             try:
-                if self._apart:
+                if now.apart:
                     # What is wrong behind the tapped layer shows once a token is drawn.
                     span = spans[number]
                     finite = taken.finite(slice(span.first, span.first + span.count))
@@ -335,6 +397,9 @@ class Engine:
                     self._forget(sequence)
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 self._broke(sequence, error)
+        self._landed = None
+        if now is self._laid:
+            self._laid = _Pass(0, [])
         self._deliver()
 
     def finish(self, request_id: str, reason: FinishReason) -> None:
@@ -353,12 +418,6 @@ class Engine:
         """`Steps`: every request ends with an error; none was released unscored."""
         self._end_all(Unavailable(DEAD))
 
-    def _written(self) -> None:
-        """Wait until what was written is there for the pass."""
-        if self._loaded.device.type == "cuda":
-            # The pass runs on the stream of transformers' engine, which does not wait for this one.
-            torch.cuda.current_stream().synchronize()
-
     def _kind(self) -> MakeBatching:
         if not self.generates:
             return NoBatcher
@@ -368,10 +427,33 @@ class Engine:
         assert self._work is not None, "the batcher calls `ready` first"
         return self._work
 
-    def _score(self, spans: Items[Span], taken: Taken, ids: Items[int]) -> bool:
+    @property
+    def _over(self) -> _Pass:
+        """The pass that is over, or is about to be where passes are not launched."""
+        return self._landed or self._laid
+
+    def _arrived(self, now: _Pass) -> None:
+        """Note that what a launched pass drew is here."""
+        for number in now.drawing if now.copy is not None else ():
+            if (sequence := now.sequences[number]) is not None:
+                sequence.draw.arrived()
+
+    def _take_back(self, sequence: Sequence, now: _Pass) -> None:
+        """Ignore what passes after this one do for a request: they were laid out before its clamps changed."""
+        found = False
+        for further in {*self._in_flight, self._laid} - {now}:
+            for number, other in enumerate(further.sequences):
+                if other is sequence:
+                    further.sequences[number], found = None, True
+                    if further.copy is not None and number in further.drawing:
+                        sequence.draw.arrived()
+        if found:
+            self._returned.append(sequence.request_id)
+
+    def _score(self, now: _Pass, spans: Items[Span], taken: Taken, ids: Items[int]) -> bool:
         """Show the rules what is new to them, all sequences of an observer at once; True where any was not scored."""
         groups: dict[int, _Group] = {}
-        for span, sequence in zip(spans, self._laid_out, strict=True):
+        for span, sequence in zip(spans, now.sequences, strict=True):
             if sequence is None or sequence.ended:
                 continue
             try:
@@ -397,9 +479,11 @@ class Engine:
             decisions = group.observed(taken, run, ids)
             failed |= any(decision.failure is not None for decision in decisions.values())
             for number, (sequence, span) in enumerate(zip(group.sequences, group.spans, strict=True)):
-                before = sequence.scored
+                before, changes = sequence.scored, sequence.clampings
                 try:
                     sequence.saw(span.position + span.count, decisions.get(number), taken, span)
+                    if sequence.clampings != changes:
+                        self._take_back(sequence, now)
                 except Exception as error:  # noqa: BLE001  (one request must not end the others)
                     sequence.withhold(before)
                     self._broke(sequence, error)
@@ -409,38 +493,41 @@ class Engine:
         """The clamps of a request's rows in the pass."""
         if span.count < 1:
             raise RuntimeError("a request without rows in the pass, which could draw from another's alone")
+        self._begin(sequence)
+        if sequence.clamps:
+            self._place(sequence)
+        return sequence.clamped(span) if sequence.clampings else []
+
+    def _begin(self, sequence: Sequence) -> None:
+        """Tell whoever submitted a request, once, that it runs."""
         if not sequence.started:
             sequence.started = True
             sequence.request.admitted()
-        if not sequence.clamps:
-            return []
-        self._place(sequence)
-        return sequence.clamped(span)
 
-    def _prepare(self, drawing: Items[int]) -> None:
-        """Hand the sampler the settings of the requests that draw, given by their numbers in the pass."""
-        sampler = self._working().sampler
-        draws = [None if (sequence := self._laid_out[n]) is None else sequence.draw for n in drawing]
+    def _prepare(self, now: _Pass) -> None:
+        """Hand the sampler the settings of the requests that draw."""
+        sampler, drawing, sequences = self._working().sampler, now.drawing, now.sequences
+        draws = [None if (sequence := sequences[n]) is None else sequence.draw for n in drawing]
         try:
             sampler.prepare(draws)
             return
         except Exception as error:  # noqa: BLE001  (whose settings they were shows below)
             cause = error
         for place, number in enumerate(drawing):
-            sequence = self._laid_out[number]
+            sequence = sequences[number]
             try:
                 sampler.prepare([draws[place]])
             except Exception as error:  # noqa: BLE001  (one request must not end the others)
                 assert sequence is not None
                 self._broke(sequence, error)
-                self._laid_out[number] = draws[place] = None
+                sequences[number] = draws[place] = None
         try:
             sampler.prepare(draws)
         except Exception:  # noqa: BLE001  (they cannot be told apart, so all of them end)
             for number in drawing:
-                if (sequence := self._laid_out[number]) is not None:
+                if (sequence := sequences[number]) is not None:
                     self._broke(sequence, cause)
-                    self._laid_out[number] = None
+                    sequences[number] = None
             sampler.prepare([None] * len(drawing))
         self._deliver()
 

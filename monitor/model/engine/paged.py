@@ -254,6 +254,7 @@ class Batcher:
                 drawn_from = {_request_id(name): row for name, row in drawn_from.items()}
                 self._spans = _spans(inputs.requests_in_batch, drawn_from)
                 self._steps.before(self._spans, inputs.num_q_tokens)
+                self._written()
             return ready
 
         def update_batch() -> None:
@@ -288,6 +289,7 @@ class Batcher:
                     windows.keep(processor.inputs_and_outputs, self._spans)
                     run(model, self._attention)
                     if steps.again():
+                        self._written()
                         windows.restore()
                         run(model, self._apart)
 
@@ -303,6 +305,11 @@ class Batcher:
         processor._generation_step = generation_step
         self._steps.ready(processor.max_batch_tokens)
         return processor
+
+    def _written(self) -> None:
+        """Wait until what was laid out is there for the pass, whose stream does not wait for this thread's."""
+        if self._loaded.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
 
     def _reporting(self, record: Callable[[Exception], None]) -> Callable[[Exception], None]:
         def record_fatal_error(error: Exception) -> None:

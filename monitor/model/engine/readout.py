@@ -13,6 +13,7 @@ from monitor.model.engine.requests import Lease
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.suppression_check import CheckRows, Watched, check_rows
 from monitor.model.tap.tap import TapBuffers
+from monitor.model.tap.transfers import HostCopies
 from monitor.records import UNREAD, Phase, Readings, ScoredTokens
 
 
@@ -22,22 +23,59 @@ class Readout:
     def __init__(self, bank: FeatureBank, buffers: TapBuffers) -> None:
         self._bank, self._buffers = bank, buffers
 
-    def take(self, rows: int) -> Taken:
-        """Readings of the first rows of the pass that just ended."""
+    def copy(self, rows: int) -> PassCopy:
+        """Begin to copy what the pass in the buffers writes for its first rows. Another may be laid out at once."""
         buffers, slots = self._buffers, self._buffers.slots(self._bank)
-        sinks = buffers.sinks[:rows].to("cpu", copy=True).numpy()
-        taken = Taken(
+        copies = HostCopies(self._bank.device)
+        made = PassCopy(
             self._bank,
-            _host(buffers.readings[:rows, :slots]),
+            copies,
             buffers.read,
-            _host(buffers.others[:rows]) if buffers.reads_others else None,
-            sinks=sinks if sinks.any() else None,
+            copies.add(buffers.readings[:rows, :slots], torch.float32),
+            copies.add(buffers.sinks[:rows]),
+            copies.add(buffers.others[:rows], torch.float32) if buffers.reads_others else None,
         )
         if buffers.clamping:
-            taken.after = _host(buffers.after[:rows, :slots])
-            taken.chosen = buffers.chosen[:rows, :slots].to("cpu", copy=True).numpy()
+            made.after = copies.add(buffers.after[:rows, :slots], torch.float32)
+            made.chosen = copies.add(buffers.chosen[:rows, :slots])
+            made.later = copies.add(buffers.later[:rows], torch.float32) if buffers.later.shape[1] else None
+        copies.sent()
+        return made
+
+    def take(self, rows: int) -> Taken:
+        """Readings of the first rows of the pass that just ended."""
+        return self.copy(rows).taken()
+
+
+@dataclass(eq=False)
+class PassCopy:
+    """What a pass wrote, on its way to the host. The tensors are those of `Taken`."""
+
+    bank: FeatureBank
+    copies: HostCopies
+    read: int
+    readings: Tensor
+    sinks: Tensor
+    others: Tensor | None
+    after: Tensor | None = None
+    chosen: Tensor | None = None
+    later: Tensor | None = None
+
+    def taken(self) -> Taken:
+        """What has arrived. Waits for it."""
+        self.copies.wait()
+        others, sinks = self.others, self.sinks.numpy()
+        taken = Taken(
+            self.bank,
+            self.readings.numpy(),
+            self.read,
+            None if others is None else others.numpy(),
+            sinks=sinks if sinks.any() else None,
+        )
+        if self.after is not None and self.chosen is not None:
+            taken.after, taken.chosen = self.after.numpy(), self.chosen.numpy()
             taken.edited = np.asarray(taken.chosen.any(axis=1))
-            taken.later = _host(buffers.later[:rows]) if buffers.later.shape[1] else None
+            taken.later = None if self.later is None else self.later.numpy()
         return taken
 
 
@@ -118,7 +156,3 @@ class Taken:
             missing = np.full((len(found), len(which)), UNREAD, found.dtype)
             return np.concatenate([found, missing], axis=1)
         return np.concatenate([found, self.others[:, which]], axis=1)
-
-
-def _host(values: Tensor) -> Readings:
-    return values.to(device="cpu", dtype=torch.float32, copy=True).numpy()

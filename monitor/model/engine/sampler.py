@@ -9,13 +9,16 @@ model's logits do: they are rounded otherwise in a batch.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from monitor.model.tap.transfers import HostCopies, to_device
 from monitor.records import Sampling
 
 _STRETCH = 256
@@ -47,13 +50,23 @@ class Draw:
         self.greedy = sampling.temperature == 0
         """True where no randomness is wanted."""
         self._random = _anybody if sampling.seed is None else random.Random(sampling.seed)
-        self._next: float | None = None
+        self._next: deque[float] = deque()
+        self._awaited = 0
+        """Tokens that are being drawn, and were neither taken nor left."""
 
     def uniform(self) -> float:
-        """The number in [0, 1) for the next token; the same one until `taken`."""
-        if self._next is None:
-            self._next = self._random.random()
-        return self._next
+        """The number in [0, 1) for the next token that nobody awaits yet; the same one until `awaited` or `taken`."""
+        while len(self._next) <= self._awaited:
+            self._next.append(self._random.random())
+        return self._next[self._awaited]
+
+    def awaited(self) -> None:
+        """A pass that draws a token is on its way, and the next is laid out before it is over."""
+        self._awaited += 1
+
+    def arrived(self) -> None:
+        """Such a pass is over, or will not be looked at. What was drawn is `taken`, or its number stays."""
+        self._awaited = max(0, self._awaited - 1)
 
     def taken(self) -> None:
         """A token was taken, so the next has a number of its own.
@@ -61,7 +74,38 @@ class Draw:
         A token that nobody takes, because the sequence is run again, uses none up: whether a pass over a prompt draws
         one depends on how the prompt was split, and so on what ran beside it.
         """
-        self._next = None
+        if self._next:
+            self._next.popleft()
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a choice of tokens tells beside them, on its way to the host."""
+
+    copies: HostCopies
+    unusable: Tensor
+    """`[rows]` True where the logits were no numbers."""
+    asked: Mapping[int, int]
+    """Rows for which log-probabilities were wanted, and of how many tokens."""
+    told: tuple[Tensor, Tensor, Tensor] | None
+    """Of those rows: logarithms of the drawn tokens, of the likeliest, and ids of these."""
+
+    def broken(self) -> frozenset[int]:
+        """Rows whose logits were no numbers, so that the choice means nothing."""
+        self.copies.wait()
+        found = self.unusable.numpy()
+        return frozenset(found.nonzero()[0].tolist()) if found.any() else frozenset()
+
+    def likelihoods(self) -> Mapping[int, Likelihoods]:
+        """Log-probabilities by row; only of rows for which they were asked."""
+        if self.told is None:
+            return {}
+        self.copies.wait()
+        drawn, values, ids = (part.tolist() for part in self.told)
+        return {
+            row: Likelihoods(drawn[at], tuple(zip(ids[at][:most], values[at][:most], strict=True)))
+            for at, (row, most) in enumerate(self.asked.items())
+        }
 
 
 class Sampler:
@@ -108,7 +152,7 @@ class Sampler:
         if not drawn:
             return
         # A captured graph reads every row's settings where they always stand.
-        rows = torch.tensor(self._drawn) if self._static else slice(0, len(drawn))
+        rows = self._on_device(self._drawn) if self._static else slice(0, len(drawn))
         wanted: list[tuple[Tensor, list[float]]] = [
             (self._temperature, [s.temperature for s in settings]),
             (self._uniform, [draw.uniform() for _, draw in drawn]),
@@ -116,7 +160,7 @@ class Sampler:
         if self._cut or self._static:
             wanted += [(self._top_k, [s.top_k for s in settings]), (self._top_p, [s.top_p for s in settings])]
         for kept, values in wanted:
-            kept[rows] = torch.tensor(values, dtype=kept.dtype).to(kept.device)
+            kept[rows] = to_device(values, kept.dtype, kept.device)
 
     def choose(self, logits: Tensor) -> Tensor:
         """Next token ids `[rows]` from logits `[rows, vocabulary]`, float32."""
@@ -125,18 +169,21 @@ class Sampler:
             self._tell(logits, chosen)
         return chosen
 
-    def likelihoods(self) -> Mapping[int, Likelihoods]:
-        """Log-probabilities of the last choice, by row; only of rows for which they were asked."""
-        if self._told is None:
-            return {}
-        drawn, values, ids = (part.tolist() for part in self._told)
-        return {
-            row: Likelihoods(drawn[at], tuple(zip(ids[at][:most], values[at][:most], strict=True)))
-            for at, (row, most) in enumerate(self._asked.items())
-        }
+    def choice(self, count: int) -> Choice:
+        """What the last choice tells of its first rows. Another may be made at once."""
+        copies = HostCopies(self._broken.device)
+        unusable = copies.add(self._broken[:count])
+        told = self._told
+        if told is not None:
+            told = copies.add(told[0]), copies.add(told[1]), copies.add(told[2])
+        copies.sent()
+        return Choice(copies, unusable, self._asked, told)
+
+    def _on_device(self, rows: Sequence[int]) -> Tensor:
+        return to_device(rows, torch.int64, self._broken.device)
 
     def _tell(self, logits: Tensor, chosen: Tensor) -> None:
-        rows = torch.tensor(list(self._asked), device=logits.device)
+        rows = self._on_device(list(self._asked))
         logs = logits[rows].log_softmax(-1).clamp_min_(_UNLIKELY)
         values, ids = logs.topk(min(max(self._asked.values()), logs.shape[-1]), dim=-1)
         self._told = logs.gather(-1, chosen[rows].unsqueeze(-1)).squeeze(-1), values, ids
@@ -152,14 +199,9 @@ class Sampler:
             return self._draw(logits, largest)
         greedy = _argmax(logits)
         if self._drawn:
-            mine = torch.tensor(self._drawn, device=logits.device)
+            mine = self._on_device(self._drawn)
             greedy[mine] = self._draw(logits[mine], largest[mine])
         return greedy
-
-    def broken(self, count: int) -> frozenset[int]:
-        """Of the first rows of the last choice those whose logits were no numbers, so that it means nothing."""
-        found = self._broken[:count]
-        return frozenset(found.nonzero().squeeze(-1).tolist()) if bool(found.any()) else frozenset()
 
     def finite(self) -> bool:
         """True where all logits of the last choice were numbers, those of rows that draw nothing included."""
@@ -171,7 +213,7 @@ class Sampler:
         if not self._cut:
             return _invert(weights, self._uniform[: len(logits)])
         out = _invert(weights, self._uniform[: len(logits)])
-        mine = torch.tensor(self._cut, device=logits.device)
+        mine = self._on_device(self._cut)
         self._draw_cut(out, weights, mine, _FIRST)
         return out
 

@@ -65,6 +65,7 @@ class Sequence:
         "_text",
         "_unscored",
         "_vocabulary",
+        "clampings",
         "clamps",
         "draw",
         "ended",
@@ -109,6 +110,8 @@ class Sequence:
         self.held = ExitStack()
         """Gives back, when it is closed, what the engine took for the request."""
         self.clamps: tuple[Clamp, ...] = ()
+        self.clampings = 0
+        """How often its clamps have changed."""
         self.row: ClampRow | None = None
         """The clamps as the tap wants them; the engine fills it in when `clamps` changes."""
         self.suppressing: tuple[str, ...] = ()
@@ -324,6 +327,7 @@ class Sequence:
                 self._past.append((self.scored, self.row if self.clamps else None))
             self.clamps, self.row, self.places = clamps, None, {}
             self.suppressing = decision.suppressing
+            self.clampings += 1
 
 
 def ran_others(sequence: Sequence, span: Span, ids: Items[int]) -> bool:

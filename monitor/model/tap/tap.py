@@ -18,6 +18,7 @@ from monitor.dictionary.residual_signals import outlying
 from monitor.model.load.hook_points import Site, hidden_of, replace_hidden
 from monitor.model.tap.bank import FeatureBank
 from monitor.model.tap.error_term import ErrorTermDropper
+from monitor.model.tap.transfers import to_device
 from monitor.records import UNREAD
 
 
@@ -90,11 +91,10 @@ class TapBuffers:
 
     def begin(self, rows: Sequence[int]) -> None:
         """Say which rows of the next pass are the first tokens of their sequences."""
-        if self.begun:
-            self.first[self.begun] = False
+        for which, value in ((self.begun, False), (rows, True)):
+            if which:
+                self.first.index_fill_(0, to_device(which, torch.int64, self.first.device), value)
         self.begun = list(rows)
-        if self.begun:
-            self.first[self.begun] = True
 
     def settle(self, bank: FeatureBank) -> None:
         """Fix how many slots the next pass computes. Policy sets and requests may change the bank while it runs."""

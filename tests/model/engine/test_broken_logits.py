@@ -77,11 +77,11 @@ def test_likely_and_impossible_tokens_are_no_fault() -> None:
     logits[1, 4] = -1e30
     sampler.prepare([Draw(Sampling()), Draw(Sampling(temperature=1.0))])
     assert sampler.choose(logits).tolist() == [3, 3]
-    assert sampler.broken(2) == frozenset()
+    assert sampler.choice(2).broken() == frozenset()
 
 
 def test_a_row_without_any_token_is_one() -> None:
     sampler = Sampler(4, torch.device("cpu"))
     sampler.prepare([Draw(Sampling())])
     sampler.choose(torch.full((1, 9), float("-inf")))
-    assert sampler.broken(1) == {0}
+    assert sampler.choice(1).broken() == {0}

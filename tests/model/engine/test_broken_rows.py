@@ -68,7 +68,7 @@ def steer(run: Running, name: str, at: int) -> None:
         tokens = draw(logits).clone()
         drawing = [
             sequence
-            for sequence, span in zip(engine._laid_out, engine._batcher._spans, strict=True)
+            for sequence, span in zip(engine._laid.sequences, engine._batcher._spans, strict=True)
             if span.draws
         ]
         for row, sequence in enumerate(drawing):
@@ -275,7 +275,7 @@ def test_a_fault_that_passes_costs_nobody_anything() -> None:
         struck = []
 
         def strike(_module: object, args: tuple) -> tuple | None:
-            if struck or len(run.engine._laid_out) == 1:
+            if struck or len(run.engine._laid.sequences) == 1:
                 return None
             struck.append(True)
             return (torch.full_like(args[0], float("nan")), *args[1:])

@@ -8,7 +8,7 @@ from monitor.errors import MonitoringFailed
 from monitor.model.engine.detokenizer import Telling, TextStream, Vocabulary
 from monitor.model.engine.paged import Batcher, Limits
 from monitor.model.engine.requests import Released
-from monitor.model.engine.sampler import Draw, Sampler
+from monitor.model.engine.sampler import Choice, Draw, Sampler
 from monitor.model.engine.serial import SeparateBatcher
 from monitor.records import Action, Clamp, Decision, FinishReason, Sampling, TokenBlock, TokenLogprobs, Where
 from tests.model.engine.test_detokenizer import BYTES, WORDS, Passes, byte_fallback, spelled
@@ -140,7 +140,7 @@ def test_of_a_blocked_answer_only_tokens_that_left_are_told() -> None:
 def test_an_asking_request_whose_choice_kept_none_ends_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Sampler, "likelihoods", lambda self: {})
+    monkeypatch.setattr(Choice, "likelihoods", lambda self: {})
     with running(loaded_model(), dictionary()) as run:
         asking, other = run.call(prompt(1), logprobs=1), run.call(prompt(2))
         assert isinstance(asking.finished().error, MonitoringFailed)
@@ -163,9 +163,9 @@ def test_what_a_choice_keeps_is_of_the_rows_that_asked() -> None:
         sampler = Sampler(5, torch.device("cpu"), static=static)
         sampler.prepare(settings)
         assert sampler.tells
-        assert sampler.likelihoods() == {}
+        assert sampler.choice(5).likelihoods() == {}
         chosen = sampler.choose(logits.clone()).tolist()
-        found = sampler.likelihoods()
+        found = sampler.choice(5).likelihoods()
         assert list(found) == [0, 3, 4]
         for row, one in found.items():
             assert one.logprob == pytest.approx(float(wanted[row, chosen[row]]), abs=1e-5)
@@ -177,7 +177,7 @@ def test_what_a_choice_keeps_is_of_the_rows_that_asked() -> None:
         sampler.prepare([settings[1], None])
         assert not sampler.tells
         sampler.choose(logits[:2].clone())
-        assert sampler.likelihoods() == {}
+        assert sampler.choice(2).likelihoods() == {}
 
 
 def leave(

@@ -39,6 +39,7 @@ PLANS = {
     "once": {5: FIRST},
     "more later": {3: FIRST, 9: SECOND},
     "ending": {3: FIRST, 9: SECOND, 20: ()},
+    "ending soon": {0: (Clamp(40, -30.0, Where.EVERYWHERE),), 3: ()},
     "from the prompt's end": {0: FIRST},
 }
 
