@@ -6,7 +6,8 @@ is 1 where a token was not scored, or was released before it was scored.
 
 With `--engine vllm` the model runs in vLLM's core, with chunked prefill, its prefix cache, and prompts of which many
 begin alike. What runs is then counted from what vLLM's worker laid out. Tokens that came from the cache do not run;
-they are counted apart, because the rules must have seen them too.
+they are counted apart, because the rules must have seen them too. With `--overlapping`, what a pass ran for a request
+while its suppression began or ended, and what runs again therefore, counts once.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -258,18 +260,21 @@ def cover_on_vllm(
     seed: int = 0,
     cache: int | None = None,
     eager: bool = True,
+    overlapping: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> CoverageCount:
     """As `cover`, in vLLM's core. With `cache`, its KV cache holds about so many tokens, and requests are preempted."""
     from monitor.bench.engines import on_vllm
+    from monitor.vllm.names import async_scheduling
 
     more: dict[str, Any] = {"block_size": _BLOCK, "enforce_eager": eager}
     if cache is not None:
         more["num_gpu_blocks_override"] = cache // _BLOCK + 1
     with tempfile.TemporaryDirectory() as folder:
         subject.loaded.model.save_pretrained(folder)
-        batcher = on_vllm(subject, Path(folder), caching=True, more=more)
-        return cover(subject, tokens, running=running, seed=seed, batcher=batcher, progress=progress)
+        batcher = on_vllm(subject, Path(folder), caching=True, more=more | {"async_scheduling": overlapping})
+        with async_scheduling() if overlapping else nullcontext():
+            return cover(subject, tokens, running=running, seed=seed, batcher=batcher, progress=progress)
 
 
 @app.command()
@@ -288,6 +293,9 @@ def main(
     engine: Annotated[
         str, typer.Option(help="builtin, or vllm where vLLM is installed in this environment.")
     ] = "builtin",
+    overlapping: Annotated[
+        bool, typer.Option(help="Have vLLM lay out a pass while the one before it runs, on CPUs too.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="Number of torch threads; 0 keeps torch's default.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
 ) -> None:
@@ -298,7 +306,9 @@ def main(
         raise typer.BadParameter(f"{model!r} is unknown; write {', '.join(MAKERS)}", param_hint="--model")
     if engine not in ("builtin", "vllm"):
         raise typer.BadParameter(f"{engine!r} is unknown; write builtin or vllm", param_hint="--engine")
-    run = cover if engine == "builtin" else cover_on_vllm
+    if overlapping and engine != "vllm":
+        raise typer.BadParameter("only vLLM does; write --engine vllm", param_hint="--overlapping")
+    run = cover if engine == "builtin" else partial(cover_on_vllm, overlapping=overlapping)
     tally = run(MAKERS[model]("cpu", "float32"), tokens, running=running, seed=seed, cache=cache)
     report(tally)
     sys.exit(0 if tally.complete else 1)

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -41,11 +41,19 @@ from monitor.rpc.process.allocator import limit_retained_memory
 BARE = "vllm bare"
 SYNCHRONOUS = "vllm synchronous"
 OVERLAPPING = "vllm overlapping"
+WATCHED_OVERLAPPING = "vllm watched overlapping"
 AS_IT_COMES = (BARE, OVERLAPPING)
-VARIANTS = (*AS_IT_COMES, SYNCHRONOUS, "vllm watched", "vllm clamped", "builtin watched")
+VARIANTS = (
+    *AS_IT_COMES,
+    SYNCHRONOUS,
+    "vllm watched",
+    WATCHED_OVERLAPPING,
+    "vllm clamped",
+    "builtin watched",
+)
 """`bare` is vLLM's core without anything of ours. `overlapping` is the same with async scheduling, which `bare` has on
 GPUs alone. `synchronous` is the same as the monitor runs it: in one process, and without async scheduling. What the
-others are is in `monitor.bench.variants`."""
+others are is in `monitor.bench.variants`; `watched overlapping` has async scheduling."""
 _BLOCK = 32
 """Tokens of a block of vLLM's cache. On CPUs vLLM's own choice is 128, which short shared prompts never fill."""
 _REST = 1.5
@@ -273,9 +281,19 @@ def _variant(
                 yield run
             return
         clamps = _clamps(subject) if name == "vllm clamped" else ()
-        batcher = on_vllm(subject, Path(folder), caching, measured=measured)
-        with watched(subject, size, clamps, batcher, measured.times) as run:
+        overlaps = name == WATCHED_OVERLAPPING
+        # No clock there: what is queued for a GPU runs beside the host.
+        clocked = None if overlaps else measured
+        batcher = on_vllm(subject, Path(folder), caching, {"async_scheduling": overlaps}, clocked)
+        with _overlapping(overlaps), watched(subject, size, clamps, batcher, measured.times) as run:
             yield run
+
+
+def _overlapping(wanted: bool) -> AbstractContextManager[None]:
+    """Lets vLLM schedule asynchronously on CPUs too."""
+    from monitor.vllm.names import async_scheduling
+
+    return async_scheduling() if wanted else nullcontext()
 
 
 def _clamps(subject: Subject) -> list[Clamp]:

@@ -258,6 +258,8 @@ class CoreBatcher:
         config = self._arguments().create_engine_config()
         refuse_configuration(config)
         scheduler = config.scheduler_config
+        if self._options.overlaps and not scheduler.async_scheduling:
+            _log.warning("vLLM does not lay out a pass while another runs on this device", setting=OVERLAPS)
         captured = config.compilation_config.cudagraph_capture_sizes or ()
         self._steps.ready(max(scheduler.max_num_batched_tokens, *captured, 1))
         with opened(Station(self._seat, self.gate, static=self.static, failed=self._rank_failed)):

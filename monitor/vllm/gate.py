@@ -37,7 +37,7 @@ class PassPart:
 
 
 @dataclass(eq=False)
-class _Pass:
+class _LaidOut:
     """A pass that was laid out and is not over."""
 
     parts: Sequence[PassPart]
@@ -92,9 +92,9 @@ class Gate:
         """Names of requests that vLLM is still to drop."""
         self._returned: list[str] = []
         """Names of requests that vLLM is still to take back."""
-        self._laid: _Pass | None = None
+        self._laid: _LaidOut | None = None
         """The pass that was laid out and not launched."""
-        self._in_flight: deque[_Pass] = deque()
+        self._in_flight: deque[_LaidOut] = deque()
         """Passes that were launched and are not over, in order."""
 
     def admit(self, request_id: str, tokens: int, name: str | None = None) -> str:
@@ -149,7 +149,7 @@ class Gate:
         shared = [keeps and self._steps.plain(span.request_id) for span in spans]
         self._steps.before(spans, first)
         layout = self._memory.layout() if keeps and self._memory is not None else None
-        self._laid = _Pass(parts, spans, shared, layout)
+        self._laid = _LaidOut(parts, spans, shared, layout)
 
     def draw(self, logits: Tensor) -> Tensor | None:
         """Next tokens `[requests]` of a pass from logits `[requests, vocabulary]`; None between passes.
@@ -267,7 +267,7 @@ class Gate:
                             self._known[name] -= 1
         self._returned.append(name)
 
-    def _keep(self, now: _Pass, ids: Sequence[int], kept: PrefixRows) -> None:
+    def _keep(self, now: _LaidOut, ids: Sequence[int], kept: PrefixRows) -> None:
         """Keep what the pass read, block by block, of tokens that nothing was clamped for."""
         assert self._memory is not None
         assert self._blocks is not None
@@ -289,7 +289,9 @@ class Gate:
                 if number < len(hashes):
                     kept.put(hashes[number], layout, block)
 
-    def _drew(self, now: _Pass, part: PassPart, span: Span, drawn: Mapping[str, Sequence[int]]) -> int | None:
+    def _drew(
+        self, now: _LaidOut, part: PassPart, span: Span, drawn: Mapping[str, Sequence[int]]
+    ) -> int | None:
         found = drawn.get(part.name, ())
         if part.name not in self._known or part.name in now.back:
             return None

@@ -24,11 +24,13 @@ def test_every_token_is_scored_and_none_is_released_before(running: int, cache: 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("overlapping", [False, True], ids=["synchronous", "overlapping"])
 @pytest.mark.parametrize(("running", "cache"), [(16, None), (24, 900)])
 def test_every_token_is_scored_on_vllm_with_its_prefix_cache(
-    vllm: object, running: int, cache: int | None
+    vllm: object, running: int, cache: int | None, overlapping: bool
 ) -> None:
-    tally = cover_on_vllm(MAKERS["demo"]("cpu", "float32"), 1500, running=running, seed=running, cache=cache)
+    subject = MAKERS["demo"]("cpu", "float32")
+    tally = cover_on_vllm(subject, 1500, running=running, seed=running, cache=cache, overlapping=overlapping)
     assert tally.wrong == []
     assert tally.cached > 1000, "nothing came from the cache, so its tokens were not counted"
     assert tally.ran + tally.cached == tally.scored > 3000

@@ -115,9 +115,9 @@ class TestFaults:
     def test_rows_of_another_request(self, served, monkeypatch):
         from monitor.vllm import parts
 
-        real = parts.token_ids_of_pass
+        real = parts.ids_that_run
         with monkeypatch.context() as patch:
-            patch.setattr(parts, "token_ids_of_pass", lambda runner, rows: real(runner, rows)[::-1])
+            patch.setattr(parts, "ids_that_run", lambda runner: real(runner).flip(0))
             self.refused(served, "a third beginning", Failure.ROW_MISMATCH)
         self.served_again(served, "a third beginning")
 

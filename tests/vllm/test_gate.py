@@ -19,6 +19,11 @@ class Told:
     befores: list = field(default_factory=list)
     afters: list = field(default_factory=list)
     logits: list = field(default_factory=list)
+    flights: list = field(default_factory=list)
+    back: list = field(default_factory=list)
+    replayed: list = field(default_factory=list)
+    seen: int = 0
+    clean: bool = True
 
     def before(self, spans, rows):
         self.befores.append((list(spans), rows))
@@ -31,13 +36,27 @@ class Told:
         return logits.argmax(-1)
 
     def scored(self, request_id):
-        return 0
+        return self.seen
 
     def plain(self, request_id):
-        return True
+        return self.clean
 
     def taken(self, rows):
         return SimpleNamespace(readings=np.zeros((rows, 1), np.float32), read=1, others=None, sinks=None)
+
+    def launched(self):
+        self.flights.append("launched")
+
+    def landed(self):
+        self.flights.append("landed")
+
+    def taken_back(self):
+        found, self.back = self.back, []
+        return found
+
+    def replay(self, request_id, position, taken, ids):
+        self.replayed.append((request_id, position, list(taken), list(ids)))
+        self.seen = position + len(ids)
 
 
 @pytest.fixture
@@ -53,13 +72,28 @@ def gate(told):
 class Blocks:
     """A prefix cache that knows no block yet."""
 
+    def __init__(self):
+        self.parted = []
+
     def hashes(self, name):
         return ()
+
+    def part(self, name, tokens):
+        self.parted.append((name, tokens))
 
 
 class Memory:
     def layout(self):
         return ()
+
+    def taken(self, rows):
+        return rows.ids
+
+
+def run(gate, parts, ids):
+    """A pass that is laid out and launched."""
+    gate.lay_out(parts, ids)
+    gate.launched(torch.tensor([*ids, 99, 99]))
 
 
 @pytest.fixture
@@ -72,7 +106,7 @@ def sharing(told):
 
 def test_spans_follow_the_rows_of_the_pass(gate, told):
     one, two = gate.admit("one", 5), gate.admit("two", 3)
-    gate.lay_out([PassPart(two, 3, 0), PassPart(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
+    run(gate, [PassPart(two, 3, 0), PassPart(one, 4, 0)], [7, 8, 9, 1, 2, 3, 4])
     spans, rows = told.befores[0]
     assert rows == 7
     assert spans == [Span("two", 0, 3, 0, True), Span("one", 3, 4, 0, False)]
@@ -93,7 +127,7 @@ def test_logits_of_prompts_that_are_not_over_draw_nothing(gate, told):
 
 def test_a_request_that_was_withdrawn_is_dropped_and_not_told_of(gate, told):
     name = gate.admit("one", 3)
-    gate.lay_out([PassPart(name, 3, 0)], [1, 2, 3])
+    run(gate, [PassPart(name, 3, 0)], [1, 2, 3])
     gate.withdraw("one")
     gate.withdraw("one")
     gate.passed({name: [5]})
@@ -115,13 +149,10 @@ def test_a_pass_that_was_not_laid_out_is_an_error(gate):
 
 
 def test_more_tokens_than_expected_are_an_error(gate):
-    name = gate.admit("one", 5)
-    for drawn, part in (
-        ([4], PassPart(name, 3, 0)),
-        ([], PassPart(name, 5, 0)),
-        ([1, 2], PassPart(name, 5, 0)),
-    ):
-        gate.lay_out([part], [0] * part.count)
+    for drawn, count in (([4], 3), ([], 5), ([1, 2], 5)):
+        gate.withdraw("one")
+        name = gate.admit("one", 5)
+        run(gate, [PassPart(name, count, 0)], [0] * count)
         with pytest.raises(RuntimeError, match="expected"):
             gate.passed({name: drawn})
 
@@ -143,7 +174,7 @@ def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(sharing, monke
             part.append(sharing.withdraw("one"))
         return real(rows, start, stop)
 
-    sharing.lay_out([PassPart(name, 3, 0)], [7, 8, 9])
+    run(sharing, [PassPart(name, 3, 0)], [7, 8, 9])
     monkeypatch.setattr(TapRows, "part", withdrawn)
     sharing.passed({name: []})
     assert part
@@ -151,25 +182,115 @@ def test_what_is_withdrawn_while_its_rows_are_kept_leaves_nothing(sharing, monke
     assert not sharing._growing
 
 
-def test_rows_of_a_hit_that_was_evicted_before_its_first_pass_are_not_shown(gate):
-    """VLLM preempts a request that has not run yet, and finds nothing in its cache when it comes again."""
-    name = gate.admit("one", 64)
-    rows = TapRows((1, 2), np.zeros((2, 1), np.float32), None, np.zeros(2, bool))
-    gate._memory, gate._due[name] = object(), [rows]
-    shown = []
-    gate._replay_pass = lambda waiting, memory: shown.extend(waiting) or []
-    gate._replay([PassPart(name, 64, 0)])
-    assert not shown
-    assert not gate._due
-
-
 def test_a_block_that_grows_holds_the_rows_of_small_passes_and_copies_those_of_large_ones(sharing):
     one, two = sharing.admit("one", 7), sharing.admit("two", 3)
-    sharing.lay_out([PassPart(one, 7, 0), PassPart(two, 3, 0)], list(range(10)))
+    run(sharing, [PassPart(one, 7, 0), PassPart(two, 3, 0)], list(range(10)))
     sharing.passed({one: [20], two: [21]})
     assert [len(growing.runs[0].rows) for growing in sharing._growing.values()] == [7, 3]
-    sharing.lay_out([PassPart(one, 1, 7), PassPart(two, 1, 3)], [20, 21])
+    run(sharing, [PassPart(one, 1, 7), PassPart(two, 1, 3)], [20, 21])
     sharing.passed({one: [30], two: [31]})
     first, second = (growing.runs[1] for growing in sharing._growing.values())
     assert first.rows is second.rows
     assert [first.cut().ids, second.cut().ids] == [(20,), (21,)]
+
+
+def test_what_a_pass_ran_is_kept_when_the_next_is_launched(gate, told):
+    """Two passes at once: each is told of with its own tokens, in order, though one buffer holds the ids of both."""
+    name, ids = gate.admit("one", 3), torch.zeros(8, dtype=torch.int32)
+    for position, count, value in ((0, 3, 7), (3, 1, 8), (4, 1, 9)):
+        gate.lay_out([PassPart(name, count, position)], [])
+        ids.fill_(value)
+        gate.launched(ids)
+    assert [span.draws for spans, _ in told.befores for span in spans] == [True] * 3
+    for drawn in (20, 21, 22):
+        gate.passed({name: [drawn]})
+    assert [(tokens, ids) for _, tokens, ids in told.afters] == [([20], [7, 7, 7]), ([21], [8]), ([22], [9])]
+    assert told.flights == ["launched"] * 3 + ["landed"] * 3
+    with pytest.raises(RuntimeError, match="not laid out"):
+        gate.passed({name: [23]})
+
+
+def test_a_pass_that_was_laid_out_and_not_launched_is_an_error(gate):
+    name = gate.admit("one", 3)
+    gate.lay_out([PassPart(name, 3, 0)], [1, 2, 3])
+    with pytest.raises(RuntimeError, match="not laid out"):
+        gate.passed({name: [5]})
+    assert gate.launched(torch.zeros(3)) is None
+    assert gate.draw(torch.zeros(1, 4)) is None
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_what_is_taken_back_is_not_told_of_and_runs_again(sharing, told, launched):
+    """`launched`: else the pass in question is laid out and its tokens are drawn later, as with structured output."""
+    one, two = sharing.admit("one", 3), sharing.admit("two", 3)
+    run(sharing, [PassPart(one, 3, 0), PassPart(two, 3, 0)], [1, 2, 3, 4, 5, 6])
+    sharing.lay_out([PassPart(one, 1, 3), PassPart(two, 1, 3)], [])
+    further = torch.tensor([20, 21])
+    if launched:
+        sharing.launched(further)
+    told.back = ["two"]
+    sharing.passed({one: [20], two: [21]})
+    assert sharing.take_returned() == [two]
+    assert sharing.take_returned() == []
+    assert sharing._blocks.parted == [(two, 3)]
+    if not launched:
+        sharing.launched(further)
+    # What it drew for the second is whatever vLLM says.
+    sharing.passed({one: [30], two: []})
+    assert [tokens for _, tokens, _ in told.afters] == [[20, 21], [30, None]]
+    assert {name: growing.held for name, growing in sharing._growing.items()} == {one: 4}
+    run(sharing, [PassPart(two, 4, 0)], [4, 5, 6, 21])
+    assert told.befores[-1][0] == [Span("two", 0, 4, 0, True)]
+
+
+def test_a_request_that_begins_to_be_clamped_shares_no_further_block(sharing, told):
+    name = sharing.admit("one", 20)
+    run(sharing, [PassPart(name, 18, 0)], [0] * 18)
+    told.clean = False
+    sharing.passed({name: []})
+    assert sharing._blocks.parted == [(name, 18)]
+    assert sharing.take_returned() == []
+
+
+def kept(sharing, count):
+    """The rows of so many blocks of 16 tokens, known by their numbers."""
+    for number in range(count):
+        ids = tuple(range(16 * number, 16 * number + 16))
+        rows = TapRows(ids, np.zeros((16, 1), np.float32), None, np.zeros(16, bool))
+        sharing._rows.put(b"%d" % number, (), rows)
+    return [b"%d" % number for number in range(9)]
+
+
+def test_a_hit_is_shown_when_it_is_taken_and_once(sharing, told):
+    name, blocks = sharing.admit("one", 70), kept(sharing, 3)
+    assert sharing.reach(name, blocks, 64) == 48
+    assert told.replayed == [("one", 0, list(range(48)), list(range(48)))]
+    # It could not be scheduled, and comes again: more was computed meanwhile, or blocks were evicted.
+    assert sharing.reach(name, blocks, 64) == 48
+    assert sharing.reach(name, blocks, 32) == 32
+    kept(sharing, 4)
+    assert sharing.reach(name, blocks, 64) == 64
+    assert told.replayed[1:] == [("one", 48, list(range(48, 64)), list(range(48, 64)))]
+
+
+def test_of_a_block_that_was_scored_in_part_the_rest_is_shown(sharing, told):
+    name, blocks = sharing.admit("one", 70), kept(sharing, 3)
+    told.seen = 20
+    assert sharing.reach(name, blocks, 48) == 48
+    assert told.replayed == [("one", 20, list(range(20, 48)), list(range(20, 48)))]
+
+
+def test_what_is_clamped_for_takes_what_was_scored_alone(sharing, told):
+    name, blocks = sharing.admit("one", 70), kept(sharing, 4)
+    told.seen, told.clean = 40, False
+    assert sharing.reach(name, blocks, 64) == 32
+    assert sharing.reach(name, blocks, 32) == 32
+    assert not told.replayed
+
+
+def test_clamps_that_a_hit_brings_make_the_blocks_behind_it_the_requests_own(sharing, told, monkeypatch):
+    """Before vLLM keeps the blocks of the first pass, which are clamped then."""
+    name, blocks = sharing.admit("one", 70), kept(sharing, 3)
+    monkeypatch.setattr(told, "replay", lambda *_: setattr(told, "clean", False))
+    assert sharing.reach(name, blocks, 64) == 48
+    assert sharing._blocks.parted == [(name, 48)]

@@ -47,7 +47,7 @@ from monitor.model.engine.detokenizer import Vocabulary
 from monitor.model.engine.paged import Batcher, Batching, Limits, Steps
 from monitor.model.engine.readout import PassCopy, Readout, Taken
 from monitor.model.engine.requests import KEPT, Emit, GenerationRequest, pass_failed
-from monitor.model.engine.sampler import Choice, Sampler
+from monitor.model.engine.sampler import ChoiceCopy, Sampler
 from monitor.model.engine.sequence import FAILED, Outbox, Sequence, ran_others
 from monitor.model.engine.serial import NoBatcher, SeparateBatcher, why_not_batched
 from monitor.model.load.model import LoadedModel
@@ -91,7 +91,7 @@ class _Pass:
     """It ran a second time."""
     copy: PassCopy | None = None
     """What it wrote, where it was launched; else that stands in the buffers until it is over."""
-    choice: Choice | None = None
+    choice: ChoiceCopy | None = None
     """As `copy`, of the sampler."""
     taken: tuple[int, Taken] | None = None
     """What of it is on the host already, and of how many rows."""

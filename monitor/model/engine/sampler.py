@@ -79,7 +79,7 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class ChoiceCopy:
     """What a choice of tokens tells beside them, on its way to the host."""
 
     copies: HostCopies
@@ -169,7 +169,7 @@ class Sampler:
             self._tell(logits, chosen)
         return chosen
 
-    def choice(self, count: int) -> Choice:
+    def choice(self, count: int) -> ChoiceCopy:
         """What the last choice tells of its first rows. Another may be made at once."""
         copies = HostCopies(self._broken.device)
         unusable = copies.add(self._broken[:count])
@@ -177,7 +177,7 @@ class Sampler:
         if told is not None:
             told = copies.add(told[0]), copies.add(told[1]), copies.add(told[2])
         copies.sent()
-        return Choice(copies, unusable, self._asked, told)
+        return ChoiceCopy(copies, unusable, self._asked, told)
 
     def _on_device(self, rows: Sequence[int]) -> Tensor:
         return to_device(rows, torch.int64, self._broken.device)

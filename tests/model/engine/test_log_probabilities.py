@@ -8,7 +8,7 @@ from monitor.errors import MonitoringFailed
 from monitor.model.engine.detokenizer import Telling, TextStream, Vocabulary
 from monitor.model.engine.paged import Batcher, Limits
 from monitor.model.engine.requests import Released
-from monitor.model.engine.sampler import Choice, Draw, Sampler
+from monitor.model.engine.sampler import ChoiceCopy, Draw, Sampler
 from monitor.model.engine.serial import SeparateBatcher
 from monitor.records import Action, Clamp, Decision, FinishReason, Sampling, TokenBlock, TokenLogprobs, Where
 from tests.model.engine.test_detokenizer import BYTES, WORDS, Passes, byte_fallback, spelled
@@ -140,7 +140,7 @@ def test_of_a_blocked_answer_only_tokens_that_left_are_told() -> None:
 def test_an_asking_request_whose_choice_kept_none_ends_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Choice, "likelihoods", lambda self: {})
+    monkeypatch.setattr(ChoiceCopy, "likelihoods", lambda self: {})
     with running(loaded_model(), dictionary()) as run:
         asking, other = run.call(prompt(1), logprobs=1), run.call(prompt(2))
         assert isinstance(asking.finished().error, MonitoringFailed)

@@ -113,6 +113,29 @@ def test_a_number_stays_until_its_token_is_taken() -> None:
     assert draw.uniform() != first
 
 
+def test_tokens_that_are_drawn_ahead_have_the_numbers_that_they_would_have_had() -> None:
+    draw, other = (Draw(Sampling(temperature=1.0, seed=3)) for _ in range(2))
+    wanted = []
+    for _ in range(4):
+        wanted.append(other.uniform())
+        other.taken()
+    found = []
+    for _ in range(3):  # three passes are on their way at once
+        found.append(draw.uniform())
+        draw.awaited()
+    assert found == wanted[:3]
+    draw.arrived()
+    draw.taken()
+    for _ in range(2):  # the others will not be looked at
+        draw.arrived()
+    assert draw.uniform() == wanted[1]
+    draw.taken()
+    assert [draw.uniform(), draw.uniform()] == [wanted[2]] * 2
+    draw.arrived()
+    draw.taken()
+    assert draw.uniform() == wanted[3]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_choice_says_whether_all_logits_were_numbers(value: float) -> None:
     sampler = Sampler(4, torch.device("cpu"))
