@@ -45,6 +45,8 @@ from tests.vllm.running import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+both = pytest.mark.parametrize("overlapping", [False, True], ids=["synchronous", "overlapping"])
+"""A pass is laid out once the one before is over, or while it runs."""
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +230,12 @@ class TestFaults:
         same(call.readings, plain_readings(loaded, dictionary(), ids_of(call)))
 
 
-def test_requests_that_vllm_evicts_run_again_and_read_the_same(llama):
+@both
+def test_requests_that_vllm_evicts_run_again_and_read_the_same(llama, overlapping):
     loaded, _ = llama
     tight = {"num_gpu_blocks_override": 13}
-    with on_vllm(*llama, dictionary(), options=tight, limits=Limits(running=8, batch_tokens=96)) as run:
+    limits = Limits(running=8, batch_tokens=96)
+    with on_vllm(*llama, dictionary(), options=tight, limits=limits, overlapping=overlapping) as run:
         evicted = threading.Event()
         scheduler = run.engine._batcher._core.scheduler
         preempt = scheduler._preempt_request
@@ -251,8 +255,9 @@ def test_requests_that_vllm_evicts_run_again_and_read_the_same(llama):
         assert evicted.is_set(), "nothing was evicted, so nothing was tested"
 
 
-def test_a_scheduler_that_fails_ends_every_request(llama):
-    with on_vllm(*llama, dictionary()) as run:
+@both
+def test_a_scheduler_that_fails_ends_every_request(llama, overlapping):
+    with on_vllm(*llama, dictionary(), overlapping=overlapping) as run:
         calls = [run.call(prompt(number), new=60) for number in range(4)]
         run.engine._batcher._core.scheduler.schedule = lambda *_a, **_k: 1 / 0
         for call in calls:
@@ -291,11 +296,19 @@ def test_a_family_that_is_not_understood_is_found_at_the_start(vllm, tmp_path, k
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("eager", [True, pytest.param(False, id="captured")])
-def test_a_device_reads_and_edits_what_plain_passes_do(vllm, tmp_path, eager):
+@both
+def test_a_device_reads_and_edits_what_plain_passes_do(vllm, tmp_path, eager, overlapping):
     loaded, clamp = family("llama", tmp_path, "cuda"), Clamp(40, -3.0, Where.EVERYWHERE)
     options = {"enforce_eager": eager}
     with on_vllm(
-        loaded, tmp_path, dictionary(), clampable=[40], caching=True, options=options, limits=Limits(64, 96)
+        loaded,
+        tmp_path,
+        dictionary(),
+        clampable=[40],
+        caching=True,
+        options=options,
+        limits=Limits(64, 96),
+        overlapping=overlapping,
     ) as run:
         assert run.engine._batcher.static is not eager
         calls = [run.call(prompt(n), new=8, clamps=[clamp] if n % 4 == 3 else []) for n in range(64)]
@@ -355,12 +368,21 @@ def average(scores, half_life):
     return highest
 
 
-@pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
-def test_a_probe_at_a_later_layer_reads_what_a_clamped_plain_model_has_there(llama, eager):
+ways = pytest.mark.parametrize(
+    ("eager", "overlapping"),
+    [(True, False), (False, False), (True, True)],
+    ids=["eager", "compiled", "overlapping"],
+)
+
+
+@ways
+def test_a_probe_at_a_later_layer_reads_what_a_clamped_plain_model_has_there(llama, eager, overlapping):
     loaded, _ = llama
     clamp = Clamp(40, -2.0, Where.EVERYWHERE)
     options = {"enforce_eager": eager}
-    with on_vllm(*llama, dictionary(), clampable=[40], later=(3,), options=options) as run:
+    with on_vllm(
+        *llama, dictionary(), clampable=[40], later=(3,), options=options, overlapping=overlapping
+    ) as run:
         found, ids = suppressed(run, clamp)
     seen = []
     handle = loaded.layers[3].register_forward_hook(
@@ -404,10 +426,15 @@ class Beside:
         return found
 
     @contextmanager
-    def watched(self):
+    def watched(self, *, overlapping=False):
         """A function that runs one request to its end, and what is watched."""
-        batcher = bench_on_vllm(self.subject, self.folder, caching=False, more=self.options)
-        with engine_of(self.subject, 16, None, batcher) as (engine, watched):
+        options = self.options | {"async_scheduling": overlapping}
+        batcher = bench_on_vllm(self.subject, self.folder, caching=False, more=options)
+        with (
+            self.vllm.async_scheduling() if overlapping else nullcontext(),
+            engine_of(self.subject, 16, None, batcher) as (engine, watched),
+        ):
+            assert (engine._batcher._core.batch_queue is not None) is overlapping
             engine._end_ids = frozenset()
 
             def run(name, ids, **options):
@@ -439,12 +466,14 @@ def test_bfloat16_draws_what_bare_vllm_draws_and_reads_what_float32_reads(vllm, 
         assert np.mean((found > 0.5) != (wanted > 0.5)) < 0.005
 
 
-@pytest.mark.parametrize("eager", [True, pytest.param(False, id="compiled")])
-def test_without_clamps_log_probabilities_and_tokens_are_those_of_bare_vllm(vllm, tmp_path, eager):
+@ways
+def test_without_clamps_log_probabilities_and_tokens_are_those_of_bare_vllm(
+    vllm, tmp_path, eager, overlapping
+):
     beside = Beside(vllm, tmp_path, "float32", eager=eager)
     asked = [(0, *prompt(number, 20 + number)[1:]) for number in range(8)]
     bare = beside.bare(asked, likeliest_alone)
-    with beside.watched() as (run, _):
+    with beside.watched(overlapping=overlapping) as (run, _):
         for number, (ids, wanted) in enumerate(zip(asked, bare, strict=True)):
             call = run(str(number), ids, logprobs=10)
             assert list(call.finished().ids[len(ids) :]) == [int(tokens[0]) for tokens, _ in wanted]

@@ -1,6 +1,8 @@
 """A pass is laid out while the one before it runs: what leaves is scored, and is what it is without that."""
 
 import random
+import time
+from collections import deque
 
 import numpy as np
 import pytest
@@ -221,3 +223,47 @@ def test_rows_that_a_pass_did_not_run_are_found(llama, monkeypatch):
         again = run.call(prompt(14), new=6)
         assert again.finished().coverage.complete
         assert np.isfinite(again.readings).all()
+
+
+class PlayedDevice:
+    """A device that takes so many seconds for each pass, one after the other, beside the host."""
+
+    def __init__(self, run, seconds):
+        self._free, self._over = 0.0, deque()
+        batcher = run.engine._batcher
+        gate, scheduler = batcher.gate, batcher._core.scheduler
+        launched, update = gate.launched, scheduler.update_from_output
+
+        def queued(ran):
+            launched(ran)
+            self._free = max(self._free, time.perf_counter()) + seconds
+            self._over.append(self._free)
+
+        def awaited(*given):
+            time.sleep(max(0.0, self._over.popleft() - time.perf_counter()))
+            return update(*given)
+
+        gate.launched, scheduler.update_from_output = queued, awaited
+
+
+class Slow(Recorder):
+    """Rules that take their time."""
+
+    def observe(self, block):
+        time.sleep(0.03)
+        return super().observe(block)
+
+
+def test_a_pass_is_scored_while_the_device_runs_the_next(llama):
+    """30 ms of scoring beside 60 ms of a device: not one after the other."""
+    took = {}
+    for overlapping in (False, True):
+        with on_vllm(*llama, dictionary(), overlapping=overlapping) as run:
+            run.call(prompt(1), new=2).finished()
+            PlayedDevice(run, 0.06)
+            began = time.perf_counter()
+            call = run.call((0, 5, 6, 7), new=30, observer=Slow())
+            passes = len(call.finished().ids) - 4 + 1
+            took[overlapping] = (time.perf_counter() - began) / passes
+    assert took[False] > 0.09
+    assert took[True] < 0.85 * took[False]

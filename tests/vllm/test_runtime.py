@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,19 +65,21 @@ class LiveDoors(Live):
             return json.loads(answer.read())
 
 
-@pytest.fixture(scope="module")
-def live(vllm, tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["synchronous", "overlapping"])
+def live(vllm, tmp_path_factory, request):
     scene = demo_scene(tmp_path_factory.mktemp("demo"))
     flags = scene.flags | {
         "engine": "vllm",
         "served_model_name": "tiny",
-        "vllm_options": EAGER,
+        "vllm_options": EAGER | {"async_scheduling": request.param},
         "max_running": 16,
         "http_listen": "127.0.0.1:0",
     }
     chosen = load_settings(flags)
     server = Server(chosen, *assemble(chosen), door=HttpDoor)
-    with run_in_background(server, 5.0) as addresses, connected(addresses.grpc) as channel:
+    # On CPUs vLLM has to be made to.
+    made = vllm.async_scheduling() if request.param else nullcontext()
+    with made, run_in_background(server, 5.0) as addresses, connected(addresses.grpc) as channel:
         # vLLM counts the token that is drawn last, so that a context is one token shorter.
         loaded = replace(scene.parts.loaded, context=scene.parts.loaded.context - 1)
         seen = replace(scene, parts=replace(scene.parts, loaded=loaded))
