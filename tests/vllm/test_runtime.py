@@ -76,10 +76,12 @@ def live(vllm, tmp_path_factory, request):
         "http_listen": "127.0.0.1:0",
     }
     chosen = load_settings(flags)
-    server = Server(chosen, *assemble(chosen), door=HttpDoor)
+    parts = assemble(chosen)
+    server = Server(chosen, *parts, door=HttpDoor)
     # On CPUs vLLM has to be made to.
     made = vllm.async_scheduling() if request.param else nullcontext()
     with made, run_in_background(server, 5.0) as addresses, connected(addresses.grpc) as channel:
+        assert (parts.runtime._batcher._core.batch_queue is not None) is request.param
         # vLLM counts the token that is drawn last, so that a context is one token shorter.
         loaded = replace(scene.parts.loaded, context=scene.parts.loaded.context - 1)
         seen = replace(scene, parts=replace(scene.parts, loaded=loaded))
