@@ -99,7 +99,7 @@ class CorePassCounter(PassCounter):
         """Of each pass that is not over, whose rows it has."""
         self._lay_out, self._passed, self._replay = gate.lay_out, gate.passed, engine.replay
         gate.lay_out, gate.passed = self._count_parts, self._count_pass
-        engine.replay = self._count_cached  # type: ignore[method-assign, assignment]
+        engine.replay = self._count_cached  # type: ignore[method-assign]
 
     def _count_parts(self, parts: Sequence[Any], ids: Sequence[int]) -> None:
         self._lay_out(parts, ids)
@@ -118,10 +118,11 @@ class CorePassCounter(PassCounter):
     def _count(self, spans: Sequence[Any], tokens: Sequence[int | None], ids: Sequence[int]) -> None:
         self._after(spans, tokens, ids)
 
-    def _count_cached(self, name: str, position: int, taken: Any, ids: Sequence[int]) -> None:
-        if name in self._engine._sequences:
-            self.cached += self._new(name, position, len(ids))
-        self._replay(name, position, taken, ids)
+    def _count_cached(self, spans: Sequence[Any], taken: Any, ids: Sequence[int]) -> None:
+        for span in spans:
+            if span.request_id in self._engine._sequences:
+                self.cached += self._new(span.request_id, span.position, span.count)
+        self._replay(spans, taken, ids)
 
 
 @contextmanager

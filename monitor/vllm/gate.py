@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,8 @@ from monitor.vllm.prefixes import GrowingBlock, PrefixRows, Run, TapMemory, TapR
 from monitor.vllm.scorer import ServedSteps
 
 _MARK = "\x00"
+_SHOWN = 8192
+"""Rows of cached tokens that the rules are shown at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Gate:
         self._steps, self._memory = steps, memory
         self._blocks: SharedBlocks | None = None
         self._rows: PrefixRows | None = None
+        self._due: dict[str, tuple[int, TapRows]] = {}
+        """By vLLM's name, position and rows of cached tokens that a request may take and no rule has seen."""
         self._growing: dict[str, GrowingBlock] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -118,6 +122,7 @@ class Gate:
             gone, self._gone = self._gone, []
         for name in gone:
             # Here and not in `withdraw`, which may come while a pass of this thread is keeping its rows.
+            self._due.pop(name, None)
             self._growing.pop(name, None)
         return gone
 
@@ -221,9 +226,10 @@ class Gate:
     def reach(self, name: str, blocks: Sequence[bytes], tokens: int) -> int:
         """How many of the first tokens of a request may be taken from vLLM's cache, where it holds `tokens` of them.
 
-        Those are the ones that the rules have seen, or are shown now: what was read of them is kept.
+        Those are the ones that the rules have seen, or that `show_hits` can show them: what was read of them is kept.
         """
         request = self._of.get(name)
+        self._due.pop(name, None)
         if request is None or self._rows is None or self._memory is None:
             return 0
         scored, size = self._steps.scored(request), self._rows.size
@@ -236,11 +242,40 @@ class Gate:
         rows = self._rows.first(blocks[seen : tokens // size], self._memory.layout())
         end = (seen + len(rows)) * size
         if end > scored:
-            found = TapRows.joined(rows).part(scored - seen * size, len(rows) * size)
-            self._steps.replay(request, scored, self._memory.taken(found), list(found.ids))
-            if name in self._known and not self._steps.plain(request):
-                self._part(name, end)
+            self._due[name] = scored, TapRows.joined(rows).part(scored - seen * size, len(rows) * size)
         return end
+
+    def show_hits(self, scheduled: Collection[str]) -> None:
+        """Show the rules what was read of the tokens that scheduled requests take from vLLM's cache.
+
+        Before their pass is laid out: what is clamped from there on, vLLM has not run yet.
+        """
+        due = [(name, *self._due.pop(name)) for name in list(self._due) if name in scheduled]
+        batch, room = list[tuple[str, int, TapRows]](), _SHOWN
+        for name, position, rows in due:
+            while len(rows) > room:
+                batch.append((name, position, rows.part(0, room)))
+                position, rows = position + room, rows.part(room, len(rows))
+                self._show(batch)
+                batch, room = [], _SHOWN
+            batch.append((name, position, rows))
+            room -= len(rows)
+        self._show(batch)
+        for name, position, rows in due:
+            request = self._of.get(name)
+            if request is not None and not self._steps.plain(request):
+                self._part(name, position + len(rows))
+
+    def _show(self, batch: Sequence[tuple[str, int, TapRows]]) -> None:
+        """Show rows of requests, each with the position of its first token."""
+        spans: list[Span] = []
+        first = 0
+        for name, position, rows in batch:
+            spans.append(Span(self._of.get(name, name), first, len(rows), position, draws=False))
+            first += len(rows)
+        if spans and self._memory is not None:
+            found = TapRows.joined([rows for _, _, rows in batch])
+            self._steps.replay(spans, self._memory.taken(found), list(found.ids))
 
     def _draws(self, part: PassPart) -> bool:
         """True where a pass draws a token behind a part, which its request has from then on."""

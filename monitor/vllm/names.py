@@ -548,6 +548,9 @@ class CachedBlocks:
         request = self._scheduler.requests.get(name)
         if request is None or request._block_hasher is None:
             return
+        # Those of a pass that was scheduled and is not over are known by the old names already.
+        held = self._manager.get_block_ids(name)
+        self._manager.evict_blocks({block for group in held for block in group[tokens // self.size :]})
         hasher, mark = request._block_hasher, os.urandom(16)
         request._block_hasher = lambda of: [hashlib.sha256(mark + block).digest() for block in hasher(of)]
         del request.block_hashes[tokens // self.size :]

@@ -79,7 +79,9 @@ class GatedScheduler(AsyncScheduler):  # type: ignore[misc]
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Lay out a pass, without the requests that the gate has ended."""
         self._drop()
-        return super().schedule(*args, **kwargs)
+        found = super().schedule(*args, **kwargs)
+        self._gate.show_hits(found.num_scheduled_tokens)
+        return found
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """Have what a pass read scored, and then take in what it drew."""

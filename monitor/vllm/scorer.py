@@ -156,11 +156,10 @@ class CoreScorer(ScoredPasses):
                 self.fail(part.text, error)
         self._deliver(over)
 
-    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
+    def replay(self, spans: Sequence[Span], taken: Taken, ids: Sequence[int]) -> None:
         """As `ServedSteps.replay`."""
-        span = Span(request_id, 0, len(ids), position, draws=False)
-        self.before([span])
-        self.after([span], ids, lambda _rows: taken)
+        self.before(spans)
+        self.after(spans, ids, lambda _rows: taken)
 
     def died(self) -> None:
         """End every text with an error, because vLLM has failed."""
@@ -228,10 +227,10 @@ class ServedSteps(Steps, Protocol):
         What that pass draws and reads of them is ignored: their tokens from `scored` on must run again.
         """
 
-    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
-        """Show the rules what an earlier pass read of a request's next tokens `ids`, which will not run.
+    def replay(self, spans: Sequence[Span], taken: Taken, ids: Sequence[int]) -> None:
+        """Show the rules what earlier passes read of tokens that will not run.
 
-        The first of them is at `position`; `taken` has their rows, in order.
+        `taken` has a row for each of the tokens `ids`, and `spans` say whose they are, as in a pass.
         """
 
     def lost(self, request_id: str) -> None:
@@ -304,11 +303,11 @@ class SharedSteps:
         """As `ServedSteps.taken_back`; for texts nothing is clamped."""
         return self._engine.taken_back()
 
-    def replay(self, request_id: str, position: int, taken: Taken, ids: Sequence[int]) -> None:
-        """As `ServedSteps.replay`, of a text too."""
-        scorer = self._scorer()
-        texts = scorer is not None and scorer.text(request_id) is not None
-        (scorer if scorer is not None and texts else self._engine).replay(request_id, position, taken, ids)
+    def replay(self, spans: Sequence[Span], taken: Taken, ids: Sequence[int]) -> None:
+        """As `ServedSteps.replay`, of texts too."""
+        if (scorer := self._scorer()) is not None:
+            scorer.replay(spans, taken, ids)
+        self._engine.replay(spans, taken, ids)
 
     def lost(self, request_id: str) -> None:
         """As `ServedSteps.lost`, of a text too."""

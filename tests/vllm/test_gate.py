@@ -54,9 +54,12 @@ class Told:
         found, self.back = self.back, []
         return found
 
-    def replay(self, request_id, position, taken, ids):
-        self.replayed.append((request_id, position, list(taken), list(ids)))
-        self.seen = position + len(ids)
+    def replay(self, spans, taken, ids):
+        assert list(taken) == list(ids)
+        for span in spans:
+            ran = ids[span.first : span.first + span.count]
+            self.replayed.append((span.request_id, span.position, list(ran)))
+            self.seen = span.position + span.count
 
 
 @pytest.fixture
@@ -261,23 +264,58 @@ def kept(sharing, count):
     return [b"%d" % number for number in range(9)]
 
 
-def test_a_hit_is_shown_when_it_is_taken_and_once(sharing, told):
+def test_a_hit_is_shown_once_it_is_scheduled(sharing, told):
     name, blocks = sharing.admit("one", 70), kept(sharing, 3)
     assert sharing.reach(name, blocks, 64) == 48
-    assert told.replayed == [("one", 0, list(range(48)), list(range(48)))]
-    # It could not be scheduled, and comes again: more was computed meanwhile, or blocks were evicted.
+    sharing.show_hits([])
+    assert not told.replayed, "it was not scheduled, and comes again"
     assert sharing.reach(name, blocks, 64) == 48
-    assert sharing.reach(name, blocks, 32) == 32
-    kept(sharing, 4)
-    assert sharing.reach(name, blocks, 64) == 64
-    assert told.replayed[1:] == [("one", 48, list(range(48, 64)), list(range(48, 64)))]
+    sharing.show_hits([name, "another"])
+    sharing.show_hits([name])
+    assert told.replayed == [("one", 0, list(range(48)))]
+    assert told.befores == []
 
 
-def test_of_a_block_that_was_scored_in_part_the_rest_is_shown(sharing, told):
-    name, blocks = sharing.admit("one", 70), kept(sharing, 3)
+def test_of_a_hit_what_was_scored_is_not_shown_again(sharing, told):
+    name, blocks = sharing.admit("one", 70), kept(sharing, 4)
     told.seen = 20
+    assert sharing.reach(name, blocks, 16) == 16
     assert sharing.reach(name, blocks, 48) == 48
-    assert told.replayed == [("one", 20, list(range(20, 48)), list(range(20, 48)))]
+    sharing.show_hits([name])
+    assert told.replayed == [("one", 20, list(range(20, 48)))]
+    assert sharing.reach(name, blocks, 32) == 32
+    sharing.show_hits([name])
+    assert len(told.replayed) == 1
+
+
+def test_hits_of_many_are_shown_together_and_long_ones_in_parts(sharing, told, monkeypatch):
+    blocks, batches, replay = kept(sharing, 3), [], told.replay
+    monkeypatch.setattr(
+        told, "replay", lambda spans, *rest: (batches.append(len(spans)), replay(spans, *rest))
+    )
+    monkeypatch.setattr("monitor.vllm.gate._SHOWN", 40)
+    names = [sharing.admit(name, 70) for name in ("one", "two", "three")]
+    for name, tokens in zip(names, (16, 48, 32), strict=True):
+        assert sharing.reach(name, blocks, tokens) == tokens
+    sharing.show_hits(names)
+    assert batches == [2, 2, 1]
+    assert told.replayed == [
+        ("one", 0, list(range(16))),
+        ("two", 0, list(range(24))),
+        ("two", 24, list(range(24, 48))),
+        ("three", 0, list(range(16))),
+        ("three", 16, list(range(16, 32))),
+    ]
+
+
+def test_a_hit_of_a_request_that_is_withdrawn_is_shown_to_nobody(sharing, told):
+    name, blocks = sharing.admit("one", 70), kept(sharing, 3)
+    assert sharing.reach(name, blocks, 64) == 48
+    sharing.withdraw("one")
+    sharing.take_gone()
+    sharing.show_hits([name])
+    assert not told.replayed
+    assert sharing.reach(name, blocks, 64) == 0
 
 
 def test_what_is_clamped_for_takes_what_was_scored_alone(sharing, told):
@@ -285,12 +323,13 @@ def test_what_is_clamped_for_takes_what_was_scored_alone(sharing, told):
     told.seen, told.clean = 40, False
     assert sharing.reach(name, blocks, 64) == 32
     assert sharing.reach(name, blocks, 32) == 32
+    sharing.show_hits([name])
     assert not told.replayed
 
 
 def test_clamps_that_a_hit_brings_make_the_blocks_behind_it_the_requests_own(sharing, told, monkeypatch):
-    """Before vLLM keeps the blocks of the first pass, which are clamped then."""
     name, blocks = sharing.admit("one", 70), kept(sharing, 3)
     monkeypatch.setattr(told, "replay", lambda *_: setattr(told, "clean", False))
     assert sharing.reach(name, blocks, 64) == 48
+    sharing.show_hits([name])
     assert sharing._blocks.parted == [(name, 48)]

@@ -166,6 +166,7 @@ def test_the_scheduler(vllm):
 
 def test_blocks_are_named_by_tokens_salt_and_what_came_before(vllm):
     from vllm.v1.core import kv_cache_utils
+    from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.core.kv_cache_manager import KVCacheManager
     from vllm.v1.request import Request
 
@@ -178,6 +179,9 @@ def test_blocks_are_named_by_tokens_salt_and_what_came_before(vllm):
     assert callable(KVCacheManager.create_kv_cache_blocks)
     given = list(inspect.signature(KVCacheManager.get_computed_blocks).parameters)
     assert given in (["self", "request"], ["self", "request", "max_cache_hit_length"])
+    assert callable(KVCacheManager.get_block_ids)
+    assert "self.block_pool.evict_blocks(block_ids)" in source(KVCacheManager.evict_blocks)
+    assert "self._maybe_evict_cached_block(block)" in source(BlockPool.evict_blocks)
 
 
 def test_what_is_refused_is_called_by_its_setting(vllm):

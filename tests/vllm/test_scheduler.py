@@ -171,6 +171,30 @@ def test_suppression_that_begins_in_a_prompt_does_not_reach_others(run, llama, b
     finished(call(run, asked), llama[0])
 
 
+def test_suppression_that_begins_in_a_cached_prefix_does_not_reach_others(run, llama, began):
+    """Its first pass, which is clamped, was scheduled before the rules saw the prefix."""
+
+    class Suppresses(Recorder):
+        def observe(self, block):
+            super().observe(block)
+            clamp = Clamp(40, -30.0, Where.EVERYWHERE)
+            return Decision(action=Action.SUPPRESS, clamps=(clamp,), suppressing=("policy",))
+
+    asked = (0, *tokens("suppressed in the cache", 3 * BLOCK + 10))
+    finished(call(run, asked), llama[0])
+    # The third block's keys and values are gone, and what was read of it is still known.
+    batcher = run.engine._batcher
+    (third,) = [
+        key for key, (_, rows) in batcher.gate._rows._rows.items() if rows.ids == asked[2 * BLOCK : 3 * BLOCK]
+    ]
+    manager = batcher._core.scheduler.kv_cache_manager
+    manager.evict_blocks({block.block_id for block in manager.block_pool.get_cached_block(third, [0])})
+    suppressed = call(run, asked, observer=Suppresses(), new=1)
+    assert suppressed.finished().tokens_clamped >= BLOCK + 10
+    finished(call(run, asked), llama[0])
+    assert began == [0, 3 * BLOCK, 2 * BLOCK, 2 * BLOCK]
+
+
 def test_scored_texts_share_too(run, llama, began):
     ids = BASE + tokens(10, 9)
     for _ in range(2):

@@ -288,22 +288,25 @@ class Engine:
         found, self._returned = self._returned, []
         return found
 
-    def replay(self, request_id: str, position: int, taken: Taken, ids: Items[int]) -> None:
-        """Show the rules what an earlier pass read of a request's next tokens, which will not run. Engine thread.
+    def replay(self, spans: Items[Span], taken: Taken, ids: Items[int]) -> None:
+        """Show the rules what earlier passes read of tokens that will not run. Engine thread.
 
-        `taken` has a row for each of the tokens `ids`, whose first is at `position`.
+        `taken` has a row for each of the tokens `ids`, and `spans` say whose they are, as in a pass.
         """
-        if (sequence := self._sequences.get(request_id)) is None:
-            return
-        span = Span(request_id, 0, len(ids), position, draws=False)
-        try:
-            self._begin(sequence)
-            if self._score(_Pass(len(ids), [sequence]), [span], taken, ids):
-                self._not_clean()
-            if sequence.ended:
+        sequences = [self._sequences.get(span.request_id) for span in spans]
+        for number, sequence in enumerate(sequences):
+            if sequence is None:
+                continue
+            try:
+                self._begin(sequence)
+            except Exception as error:  # noqa: BLE001  (one request must not end the others)
+                self._broke(sequence, error)
+                sequences[number] = None
+        if self._score(_Pass(len(ids), sequences), spans, taken, ids):
+            self._not_clean()
+        for sequence in sequences:
+            if sequence is not None and sequence.ended:
                 self._forget(sequence)
-        except Exception as error:  # noqa: BLE001  (one request must not end the others)
-            self._broke(sequence, error)
         self._deliver()
 
     def ready(self, rows: int) -> None:

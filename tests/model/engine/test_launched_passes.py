@@ -161,12 +161,11 @@ def test_what_an_earlier_pass_read_is_shown_as_if_it_ran(run: Running) -> None:
     run.engine.landed()
     taken = run.engine.taken(3)
     run.engine.after(spans, [9], [5, 6, 7])
-    run.engine.replay("r2", 0, taken, [5, 6])
+    run.engine.replay([Span("r2", 0, 2, 0, False), Span("nobody", 2, 1, 0, False)], taken, [5, 6, 7])
     assert run.engine.scored("r2") == 2
     assert not run.engine.plain("r2"), "what was shown began a suppression"
     assert run.engine.taken_back() == [], "no pass was laid out without it"
     np.testing.assert_array_equal(second.readings, first.readings[:2])
     assert run.engine.passes() == 1
-    run.engine.replay("nobody", 0, taken, [5, 6])
-    run.engine.replay("r2", 2, taken, [9])
+    run.engine.replay([Span("r2", 0, 1, 2, False)], taken, [9])
     assert second.finished().reason is FinishReason.POLICY, "other tokens than its own cannot be its"
