@@ -63,7 +63,7 @@ class MonitoredWorker(PlatformWorker):  # type: ignore[misc]
 class GatedScheduler(AsyncScheduler):  # type: ignore[misc]
     """A scheduler of vLLM whose requests are run as long as the gate lets them.
 
-    It may lay out a pass while the one before it runs. Where vLLM schedules synchronously, it never does.
+    It may lay out a pass while the one before it runs, where vLLM is set to schedule asynchronously.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -72,6 +72,7 @@ class GatedScheduler(AsyncScheduler):  # type: ignore[misc]
         gate = station.found().gate
         assert isinstance(gate, Gate)
         self._gate = gate
+        self._overlaps = bool(self.scheduler_config.async_scheduling)
         if self.cache_config.enable_prefix_caching:
             cached = CachedBlocks(self, self._gate.reach)
             self._gate.share(cached, cached.size, cached.most)
@@ -92,6 +93,16 @@ class GatedScheduler(AsyncScheduler):  # type: ignore[misc]
         for name in self._gate.take_returned():
             run_again(self, name)
         return outputs
+
+    def _update_after_schedule(self, scheduler_output: Any) -> None:
+        kind = AsyncScheduler if self._overlaps else Scheduler
+        kind._update_after_schedule(self, scheduler_output)
+
+    def _update_request_with_output(
+        self, request: Any, new_token_ids: list[int], is_stale: bool = False
+    ) -> Any:
+        kind = AsyncScheduler if self._overlaps else Scheduler
+        return kind._update_request_with_output(self, request, new_token_ids, is_stale)
 
     def _drop(self) -> None:
         if gone := self._gate.take_gone():

@@ -61,6 +61,19 @@ def test_a_step_of_a_core_that_overlaps(vllm):
     assert UniProcExecutor.supports_async_scheduling()
 
 
+def test_a_scheduler_that_overlaps_differs_in_two_methods(vllm):
+    """Which `GatedScheduler` takes from one kind or the other."""
+    own = {name for name, what in vars(vllm.AsyncScheduler).items() if inspect.isfunction(what)} - {
+        "__init__"
+    }
+    assert own == {"_update_after_schedule", "_update_request_with_output"}
+    for kind in (vllm.Scheduler, vllm.AsyncScheduler):
+        given = list(inspect.signature(kind._update_request_with_output).parameters)
+        assert given == ["self", "request", "new_token_ids", "is_stale"]
+        assert list(inspect.signature(kind._update_after_schedule).parameters) == ["self", "scheduler_output"]
+    assert "self.scheduler_config" in source(vllm.Scheduler.__init__)
+
+
 def test_a_request_that_runs_again(vllm):
     """As `run_again` has it: what passes in flight draw for it is dropped, and their tokens never become its next."""
     from vllm.v1.worker.gpu_input_batch import InputBatch
