@@ -62,11 +62,12 @@ def test_a_step_of_a_core_that_overlaps(vllm):
 
 
 def test_a_scheduler_that_overlaps_differs_in_two_methods(vllm):
-    """Which `GatedScheduler` takes from one kind or the other."""
+    """Which `GatedScheduler` takes from one kind or the other. From vLLM 0.33 on the second is the same in both."""
     own = {name for name, what in vars(vllm.AsyncScheduler).items() if inspect.isfunction(what)} - {
         "__init__"
     }
-    assert own == {"_update_after_schedule", "_update_request_with_output"}
+    assert "_update_after_schedule" in own
+    assert own <= {"_update_after_schedule", "_update_request_with_output"}
     for kind in (vllm.Scheduler, vllm.AsyncScheduler):
         given = list(inspect.signature(kind._update_request_with_output).parameters)
         assert given == ["self", "request", "new_token_ids", "is_stale"]
