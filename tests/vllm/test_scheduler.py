@@ -157,13 +157,16 @@ def test_clamped_keys_and_values_are_nobody_elses(run, llama, began, where):
     assert first.ids == again.ids
 
 
-def test_suppression_that_begins_in_a_prompt_does_not_reach_others(run, llama, began):
-    class Suppresses(Recorder):
-        def observe(self, block):
-            super().observe(block)
-            clamp = Clamp(40, -5.0, Where.EVERYWHERE)
-            return Decision(action=Action.SUPPRESS, clamps=(clamp,), suppressing=("policy",))
+class Suppresses(Recorder):
+    """Clamps from the end of the first pass that it sees on."""
 
+    def observe(self, block):
+        super().observe(block)
+        clamp = Clamp(40, -30.0, Where.EVERYWHERE)
+        return Decision(action=Action.SUPPRESS, clamps=(clamp,), suppressing=("policy",))
+
+
+def test_suppression_that_begins_in_a_prompt_does_not_reach_others(run, llama, began):
     asked = (0, *tokens("suppressed", 3 * BLOCK + 20))
     suppressed = call(run, asked, observer=Suppresses(), new=1)
     suppressed.finished()
@@ -173,13 +176,6 @@ def test_suppression_that_begins_in_a_prompt_does_not_reach_others(run, llama, b
 
 def test_suppression_that_begins_in_a_cached_prefix_does_not_reach_others(run, llama, began):
     """Its first pass, which is clamped, was scheduled before the rules saw the prefix."""
-
-    class Suppresses(Recorder):
-        def observe(self, block):
-            super().observe(block)
-            clamp = Clamp(40, -30.0, Where.EVERYWHERE)
-            return Decision(action=Action.SUPPRESS, clamps=(clamp,), suppressing=("policy",))
-
     asked = (0, *tokens("suppressed in the cache", 3 * BLOCK + 10))
     finished(call(run, asked), llama[0])
     # The third block's keys and values are gone, and what was read of it is still known.
