@@ -10,6 +10,7 @@ import torch
 
 from monitor.model.engine.engine import Engine
 from monitor.model.engine.paged import Limits
+from monitor.model.engine.requests import Released
 from monitor.model.tap.span import Span
 from monitor.records import Action, Clamp, Decision, FinishReason, TokenBlock, Where
 from tests.model.running import WATCHED, Running, running
@@ -169,3 +170,24 @@ def test_what_an_earlier_pass_read_is_shown_as_if_it_ran(run: Running) -> None:
     assert run.engine.passes() == 1
     run.engine.replay([Span("r2", 0, 1, 2, False)], taken, [9])
     assert second.finished().reason is FinishReason.POLICY, "other tokens than its own cannot be its"
+
+
+def test_log_probabilities_are_those_of_a_requests_own_row_where_another_has_left(run: Running) -> None:
+    """Whoever runs passes drops a request that was cancelled meanwhile, and tells no token of it."""
+    run.call((5, 6, 7), new=4, logprobs=1)
+    stays = run.call((5, 6), new=4, logprobs=1)
+    spans = [Span("r1", 0, 3, 0, True), Span("r2", 3, 2, 0, True)]
+    run.engine.before(spans, 5)
+    run.tap.apply(torch.randn(5, WIDTH), run.tap.current())
+    logits = torch.zeros(2, VOCABULARY)
+    logits[0, 9], logits[1, 8] = 3.0, 7.0
+    assert run.engine.draw(logits).tolist() == [9, 8]
+    run.engine.launched()
+    run.engine.landed()
+    run.engine.after(spans, [None, 8], [5, 6, 7, 5, 6])
+    second = [Span("r2", 0, 1, 2, True)]
+    launch(run, second, 1)
+    land(run, second, [8])
+    (told,) = [one for event in stays.events if isinstance(event, Released) for one in event.logprobs]
+    assert told.logprob == pytest.approx(float(logits[1].log_softmax(-1)[8]))
+    assert [token for token, _ in told.likeliest] == [8]
