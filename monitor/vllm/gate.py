@@ -260,6 +260,9 @@ class Gate:
                 batch, room = [], _SHOWN
             batch.append((name, position, rows))
             room -= len(rows)
+            if not room:
+                self._show(batch)
+                batch, room = [], _SHOWN
         self._show(batch)
         for name, position, rows in due:
             request = self._of.get(name)

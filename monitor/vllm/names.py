@@ -438,7 +438,9 @@ def refuse_configuration(config: Any) -> None:
         "several machines (nnodes above 1)": parallel.nnodes > 1,
         "a worker in a process of its own, or Ray (leave --distributed-executor-backend out; without a GPU, set "
         "VLLM_ENABLE_V1_MULTIPROCESSING=0)": alone and executor not in (None, "uni") and not ranked,
-        "async scheduling over several ranks": scheduler.async_scheduling and ranked,
+        "async scheduling over several ranks (leave async_scheduling out)": (
+            scheduler.async_scheduling and ranked
+        ),
         "speculative decoding": config.speculative_config is not None,
         "LoRA adapters: policies were fitted to the model without them": config.lora_config is not None,
         "transfer of keys and values between servers": config.kv_transfer_config is not None,

@@ -308,6 +308,18 @@ def test_hits_of_many_are_shown_together_and_long_ones_in_parts(sharing, told, m
     ]
 
 
+def test_no_hit_is_shown_without_a_row(sharing, told, monkeypatch):
+    """Where those before it fill what is shown at once."""
+    blocks = kept(sharing, 3)
+    monkeypatch.setattr("monitor.vllm.gate._SHOWN", 32)
+    names = [sharing.admit(name, 70) for name in ("one", "two")]
+    for name in names:
+        told.seen = 0
+        assert sharing.reach(name, blocks, 32) == 32
+    sharing.show_hits(names)
+    assert told.replayed == [("one", 0, list(range(32))), ("two", 0, list(range(32)))]
+
+
 def test_a_hit_of_a_request_that_is_withdrawn_is_shown_to_nobody(sharing, told):
     name, blocks = sharing.admit("one", 70), kept(sharing, 3)
     assert sharing.reach(name, blocks, 64) == 48
